@@ -1,0 +1,31 @@
+#!/bin/sh
+# Puts everything where the team has always had it: Apache under /usr/local/apache2, cronolog in /usr/local/sbin.
+set -eu
+
+src=/usr/local/src/fanli
+apache=/usr/local/apache2
+
+# Apache: the distribution's program and modules under the old roof. `conf` is a mount.
+mkdir -p $apache/bin $apache/conf
+ln -sfn /usr/sbin/apache2 $apache/bin/httpd
+ln -sfn /usr/lib/apache2/modules $apache/modules
+ln -sfn "$(basename /usr/lib/apache2/modules/libphp*.so)" /usr/lib/apache2/modules/mod_php.so
+# `apachectl -t` without further words checks the mounted configuration.
+ln -sfn $apache/conf/httpd.conf /etc/apache2/apache2.conf
+mkdir -p /run/apache2 /var/lock/apache2
+
+# cronolog, which cuts the access logs by the hour.
+ln -sfn "$(command -v cronolog)" /usr/local/sbin/cronolog
+
+# Mount points.
+mkdir -p /data/weblogs /usr/local/webdata /usr/local/supervisor /opt/fanliweb /opt/webdata
+
+# The team's own programs (binary/) and settings (cfg/).
+cp -a $src/binary/. /usr/local/
+for ini in $src/cfg/php/*.ini; do
+    for conf in /etc/php/*/apache2/conf.d; do
+        cp "$ini" "$conf/90-$(basename "$ini")"
+    done
+done
+cp $src/cfg/system/timezone /etc/timezone
+ln -sfn "/usr/share/zoneinfo/$(cat /etc/timezone)" /etc/localtime

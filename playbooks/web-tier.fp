@@ -1,0 +1,187 @@
+# The web tier of the shop: Apache and PHP in containers on plain docker hosts, every node with an address of its own.
+#
+#   fanli play playbooks/web-tier.fp               one bare machine (env/local.fp)
+#   fanli play playbooks/web-tier.fp --env lab     three hosts over SSH, made by `fanli lab up 3` (env/lab.fp)
+#
+# What differs between environments (hosts, network, sizes, shares) stands in env/; the rest is the same everywhere.
+
+vars {
+  base_image = "fanli/base:12"
+  web_image  = "fanli/web:{{ release }}"
+  release    = 1               # of the application image
+  web_nodes  = 3               # scaling out is this number
+  domain     = "fanli.test"
+  admin      = "tuangouadmin"  # runs the code and owns the logs, on hosts and in nodes
+  admin_id   = 501
+
+  # One log folder, one virtual host and one folder of code each.
+  sites        = ["eagle", "event", "fun", "quan", "static", "super", "tuan", "www", "zhide"]
+  default_site = "www"  # answers when no other name fits
+
+  apache    = {
+    start      = 2         # processes at the start,
+    spare      = 2         # kept waiting,
+    workers    = 32        # at most: each is one request and some 20 MiB
+    log_level  = "warn"
+    static_age = "1 hour"  # how long browsers keep static pages
+  }
+  proxies   = []  # load balancers whose X-Forwarded-For is believed
+  node_size = 512MiB
+
+  conf = "/data/rodata/cfg_file"  # configuration that many nodes mount, read-only
+}
+
+# macvlan: each node hangs on the hosts' own network like one more machine. No NAT, no ports to run out of.
+network "web-lan" {
+  mode    = macvlan
+  parent  = web_parent
+  subnet  = web_subnet
+  gateway = web_gateway
+  pool    = web_pool
+  mtu     = web_mtu
+  shim    = true  # the host reaches its own nodes, which plain macvlan forbids
+}
+
+nodes web {
+  count   = web_nodes
+  on      = hosts.docker                            # spread evenly, kept where they are on the next run
+  network = "web-lan"
+  name    = "web{{ node.address | octets(3, 4) }}"  # web08246 is x.y.8.246
+}
+
+play "docker hosts" on hosts.docker {
+  package ["docker.io", "iptables", "debootstrap"]
+
+  service "docker" {
+    state   = running
+    enabled = true
+    ready   = ["docker", "version"]  # succeeds once the daemon answers
+
+    # Where neither systemd nor the distribution's script can start it: in a session of its own.
+    fallback = {
+      command  = ["dockerd", "--host", "unix:///run/docker.sock"]
+      pid_file = "/run/docker.pid"
+      log      = "/var/log/dockerd.log"
+    }
+  }
+
+  # Plugs the nodes' addresses again whenever a container, Docker or the host was started again: `fanli status`.
+  watcher {}
+
+  group admin { gid = admin_id }
+  user admin { uid = admin_id  group = admin  home = "/nonexistent"  shell = "/usr/sbin/nologin" }
+
+  # Code and static pages: on network shares in production, where every host mounts the same two.
+  for name in ["fanliweb", "webdata"] {
+    share = shares[name]
+    directory "/opt/share/{{ name }}"  # its mode is that of what is mounted there
+
+    when share.type == "bind" {
+      directory share.from { mode = 0755 }
+    }
+    mount "/opt/share/{{ name }}" { type = share.type  from = share.from  options = share.options }
+  }
+}
+
+play "images" on hosts.docker {
+  # The distribution alone, from its own mirror: no registry and no account is needed anywhere.
+  image base_image { bootstrap = debian("bookworm") }
+
+  # What runs on it. An unchanged folder is not even looked into.
+  image web_image {
+    context = "images/web"  # Dockerfile, binary/, cfg/, scripts/
+    args    = { BASE = base_image  ADMIN = admin  UID = admin_id }
+    keep    = 5
+  }
+}
+
+play "configuration" on hosts.docker {
+  directory conf { mode = 0755 }
+  for folder in ["apache2conf", "apache2conf/sites", "supervisor", "supervisor/programs"] {
+    directory "{{ conf }}/{{ folder }}" { mode = 0755 }
+  }
+
+  template "{{ conf }}/apache2conf/httpd.conf" { source = "templates/apache2/httpd.conf"  notify = "reload apache" }
+  for site in sites {
+    template "{{ conf }}/apache2conf/sites/{{ site }}.conf" {
+      source = "templates/apache2/site.conf"
+      notify = "reload apache"
+    }
+  }
+  template "{{ conf }}/supervisor/supervisord.conf" { source = "templates/supervisor/supervisord.conf" }
+  template "{{ conf }}/supervisor/programs/apache2.conf" { source = "templates/supervisor/apache2.conf" }
+
+  # Where no release process fills the shares, pages that say who answers.
+  when sample_pages {
+    for site in sites {
+      for share in ["fanliweb", "webdata"] {
+        directory "/opt/share/{{ share }}/{{ site }}" { mode = 0755 }
+      }
+      file "/opt/share/webdata/{{ site }}/index.php" { source = "templates/site/index.php" }
+    }
+    file "/opt/share/webdata/ping.php" { source = "templates/site/index.php" }
+    file "/opt/share/fanliweb/index.html" { content = "static pages\n" }
+  }
+
+  # A configuration that the real program refuses goes to no running node.
+  handler "reload apache" {
+    # A run that was killed between the making of this container and its start left it behind.
+    shell "docker rm --force check-apache > /dev/null 2>&1 || true"
+    command [
+      "docker",
+      "run",
+      "--rm",
+      "--name=check-apache",
+      "--network=none",
+      "--volume={{ conf }}/apache2conf:/usr/local/apache2/conf:ro",
+      "--volume=/opt/share/webdata:/opt/webdata:ro",
+      "--volume=/opt/share/fanliweb:/opt/fanliweb:ro",
+      web_image,
+      "apachectl",
+      "-t",
+    ]
+    # Every node that runs on this host; on a new host none does yet.
+    shell "docker ps --quiet --filter label=tier=web | xargs -r -I% docker exec % supervisorctl signal USR1 apache2"
+  }
+}
+
+# One node: its folders on the host, its container, its address.
+role web_node(image: string, sites: list, memory: size = 512MiB) {
+  home = "/data/containers/{{ node.name }}"
+
+  # Whatever changes often is on the host: nothing is lost with the container, and its own layer stays empty.
+  directory "{{ home }}/weblogs" { mode = 0755 }
+  for site in sites {
+    directory "{{ home }}/weblogs/{{ site }}" { owner = admin  group = admin  mode = 0755 }
+  }
+  directory "{{ home }}/webdata" { owner = admin  group = admin  mode = 0775 }
+
+  container node.name {
+    image        = image
+    memory       = memory
+    mounts       = [
+      "{{ home }}/weblogs"     -> "/data/weblogs",
+      "{{ home }}/webdata"     -> "/usr/local/webdata",
+      "/opt/share/fanliweb"    -> "/opt/fanliweb" read_only,
+      "/opt/share/webdata"     -> "/opt/webdata" read_only,
+      "{{ conf }}/apache2conf" -> "/usr/local/apache2/conf" read_only,
+      "{{ conf }}/supervisor"  -> "/usr/local/supervisor" read_only,
+    ]
+    labels       = { tier = "web" }
+    stop_timeout = 15s  # Apache finishes what it has begun: see templates/supervisor
+
+    attach "web-lan" { address = node.address }
+    healthy = http("http://{{ node.address }}/ping", within: 30s)
+  }
+}
+
+play "nodes" on nodes.web batch 2 {
+  web_node { image = web_image  sites = sites  memory = node_size }
+}
+
+# From every host to every node: its own over the shim, the others' over the wire.
+play "every node answers" on hosts.docker {
+  for node in nodes.web {
+    http "http://{{ node.address }}/index.php" { status = 200  contains = node.name  within = 30s }
+  }
+}

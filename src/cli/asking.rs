@@ -1,0 +1,49 @@
+//! Asking the hosts of a playbook something, outside of a run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::failure::Failure;
+use crate::remote::Reach;
+
+/// How many hosts are asked at the same time.
+pub(super) const FORKS: usize = 50;
+
+/// How hosts are reached.
+#[derive(clap::Args, Debug, Default)]
+pub(super) struct Reaching {
+    /// Another state folder on the hosts than /var/lib/fanli; %h stands for the host's name
+    #[arg(long, hide = true, value_name = "DIR")]
+    pub(super) state_dir: Option<String>,
+}
+
+impl Reaching {
+    /// Does what needs hosts. What hangs on one of them does not hold up the end.
+    pub(super) fn ask<F: Future, E: From<String> + From<Failure>>(
+        &self,
+        work: impl FnOnce(Arc<Reach>) -> F,
+    ) -> Result<F::Output, E> {
+        let reach = Arc::new(Reach::new(super::play::state_dir(self.state_dir.as_deref())?)?);
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::new(format!("no runtime: {error}")))?;
+        let done = runtime.block_on(work(reach));
+        runtime.shutdown_timeout(Duration::from_secs(2));
+        Ok(done)
+    }
+}
+
+/// One JSON object: each host's name with what it answered, or with `unknown` and the reason.
+pub(super) fn as_json<T: Serialize>(answers: &BTreeMap<String, Result<T, Failure>>) -> String {
+    let of_host = |(name, answer): (&String, &Result<T, Failure>)| {
+        let value = match answer {
+            Ok(answer) => json!(answer),
+            Err(failure) => json!({ "unknown": failure.to_string() }),
+        };
+        (name.clone(), value)
+    };
+    format!("{}\n", Value::Object(answers.iter().map(of_host).collect::<Map<_, _>>()))
+}

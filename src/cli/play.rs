@@ -1,0 +1,215 @@
+//! `fanli play`: the main job.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::{booking, complain, exit, request};
+use crate::coordinator::{self, Header, Stop};
+use crate::expr::evaluate;
+use crate::plan;
+use crate::remote::Reach;
+use crate::report::{Detail, Reporter, Style};
+use crate::source::Sources;
+use crate::syntax::parse_value;
+use crate::value::{Map, Value};
+
+/// Bring hosts to the state that a playbook declares
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  fanli play web-tier.fp                             the environment `local`
+  fanli play web-tier.fp --env lab --check --diff    show what would change, field by field
+  fanli play web-tier.fp --limit 'web*,!web08012'    only some nodes
+  fanli play web-tier.fp --set web_nodes=5           another value for one run
+  fanli play web-tier.fp --json | jq .event          events for machines: docs/events.md
+
+`fanli --help` lists the exit codes.")]
+pub(super) struct Args {
+    #[command(flatten)]
+    playbook: request::Playbook,
+
+    #[command(flatten)]
+    part: request::Part,
+
+    /// Look only: say what would change, change nothing
+    #[arg(long, short)]
+    check: bool,
+
+    /// Show how the contents of files differ
+    #[arg(long, short)]
+    diff: bool,
+
+    /// With --check: exit with 3 when something would change or cannot be known
+    #[arg(long, requires = "check")]
+    detailed_exit_code: bool,
+
+    /// Print events as JSON on stdout, one a line; the text goes to stderr
+    #[arg(long)]
+    json: bool,
+
+    /// Say every step and what it gave
+    #[arg(long, short)]
+    verbose: bool,
+
+    /// Open so many connections at the same time
+    #[arg(long, default_value = "50", value_name = "N", value_parser = forks)]
+    forks: usize,
+
+    /// Stop a step after this time, when it has no `timeout` of its own
+    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = duration)]
+    step_limit: Duration,
+
+    /// Wait so long for another run that is at work on a host
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration)]
+    lock_wait: Duration,
+
+    /// Use colour and bars
+    #[arg(long, default_value = "auto", value_name = "WHEN")]
+    color: When,
+
+    /// Another state folder on the hosts than /var/lib/fanli; %h stands for the host's name
+    #[arg(long, hide = true, value_name = "DIR")]
+    state_dir: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+/// At least one connection; with none a run would wait for ever.
+fn forks(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=10_000).contains(number));
+    number.ok_or_else(|| "write a number from 1 to 10000".to_owned())
+}
+
+/// A duration as playbooks write it.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let value = parse_value(text).ok().and_then(|expr| evaluate(&expr, &Map::new()).ok());
+    match value {
+        Some(Value::Duration(time)) => Ok(time),
+        _ => Err("write a time with its unit: 30s, 5m, 2h".to_owned()),
+    }
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let mut asked = match request::request(&args.playbook, &args.part) {
+        Ok(asked) => asked,
+        Err(message) => {
+            complain(&format!("error: {message}"));
+            return exit::BAD_INPUT.into();
+        }
+    };
+    asked.options.check = args.check;
+    asked.options.diff = args.diff;
+    asked.options.step_limit = args.step_limit;
+    asked.options.lock_wait = args.lock_wait;
+    let mut sources = Sources::default();
+    let (playbook, found) = plan::load(&asked, &mut sources);
+    let (planned, mut booking) = match booking::planned(&playbook, &found, &asked, &mut sources, !args.check) {
+        Ok(planned) => planned,
+        Err(code) => return code,
+    };
+    let header = Header {
+        run: asked.run.clone(),
+        playbook: args.playbook.file.display().to_string(),
+        check: args.check,
+        forks: args.forks,
+    };
+    let ssh = planned.hosts.iter().all(|host| matches!(host.connection, plan::Connection::Local { .. }));
+    let reach = match state_dir(args.state_dir.as_deref())
+        .and_then(|dir| Reach::new(dir).map_err(|failure| failure.to_string()))
+    {
+        Ok(reach) => Arc::new(reach),
+        Err(message) => {
+            complain(&format!("error: {message}"));
+            return exit::INTERNAL.into();
+        }
+    };
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(if ssh { 1 } else { 2 }).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("error: no runtime: {error}"));
+            return exit::INTERNAL.into();
+        }
+    };
+    let mut reporter = Reporter::new(style(args));
+    let signalled = Arc::new(AtomicI32::new(0));
+    let verdict = runtime.block_on(async {
+        let (events, mut stream) = mpsc::unbounded_channel();
+        let (stop, stopping) = watch::channel(Stop::No);
+        let watching = tokio::spawn(watch_signals(stop, Arc::clone(&signalled)));
+        let work = tokio::spawn(coordinator::run(planned, header, reach, events, stopping));
+        while let Some(event) = stream.recv().await {
+            reporter.hear(&event);
+            booking.hear(&event);
+        }
+        watching.abort();
+        work.await
+    });
+    // Sessions end with their tasks; what hangs must not hold the exit.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    booking.end();
+    let signal = Some(signalled.load(Ordering::Relaxed)).filter(|number| *number != 0);
+    match verdict {
+        Ok(verdict) => exit::of(verdict, args.detailed_exit_code, signal),
+        Err(error) => {
+            complain(&format!("error: the run broke: {error}; this is a defect of fanli"));
+            exit::INTERNAL.into()
+        }
+    }
+}
+
+/// The state folder is part of a shell's command line on hosts: a plain absolute path.
+pub(super) fn state_dir(given: Option<&str>) -> Result<Option<String>, String> {
+    let Some(dir) = given else { return Ok(None) };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '%');
+    if !dir.starts_with('/') || !dir.chars().all(plain) || dir.contains("..") {
+        return Err(format!("--state-dir {dir}: write a plain absolute path"));
+    }
+    Ok(Some(dir.to_owned()))
+}
+
+fn style(args: &Args) -> Style {
+    let stdout = std::io::stdout().is_terminal();
+    let terminal =
+        stdout && std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+    let color = match args.color {
+        When::Always => true,
+        When::Never => false,
+        When::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
+    };
+    let detail = if args.verbose { Detail::Verbose } else { Detail::Normal };
+    Style { terminal: terminal && args.color != When::Never, color, json: args.json, detail }
+}
+
+/// The first SIGINT or SIGTERM stops in order, the second one at once.
+async fn watch_signals(stop: watch::Sender<Stop>, signalled: Arc<AtomicI32>) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    loop {
+        let number = tokio::select! {
+            _ = interrupt.recv() => 2,
+            _ = terminate.recv() => 15,
+        };
+        if signalled.swap(number, Ordering::Relaxed) == 0 {
+            complain(
+                "stopping: running steps come to their end (at most 10s), no new one starts; again to stop at once",
+            );
+            let _ = stop.send(Stop::InOrder);
+        } else {
+            let _ = stop.send(Stop::Now);
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The arguments that every command about a playbook has, and what they ask for.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+
+use crate::diagnostic::{Diagnostic, render};
+use crate::expr::evaluate;
+use crate::plan::{PlanRequest, RunOptions};
+use crate::source::Sources;
+use crate::syntax::parse_value;
+use crate::value::{Map, Value};
+
+/// Which playbook, in which environment.
+#[derive(Args, Debug)]
+pub(super) struct Playbook {
+    /// The playbook
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+
+    #[command(flatten)]
+    pub(super) given: Given,
+}
+
+/// With which values.
+#[derive(Args, Debug)]
+pub(super) struct Given {
+    /// Load env/NAME.fp beside the playbook [default: local, where env/local.fp exists]
+    #[arg(long, short, value_name = "NAME")]
+    env: Option<String>,
+
+    /// Bind a variable; what reads as no literal is text. May be repeated
+    #[arg(long, short, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+impl Given {
+    /// Whether nothing is given.
+    pub(super) fn is_empty(&self) -> bool {
+        self.env.is_none() && self.set.is_empty()
+    }
+}
+
+/// Which part of it.
+#[derive(Args, Debug, Default)]
+pub(super) struct Part {
+    /// Take only these hosts and nodes: names or patterns, separated by commas; `!` leaves out
+    #[arg(long, short, value_name = "PATTERN")]
+    limit: Option<String>,
+
+    /// Take only tasks with one of these tags, separated by commas
+    #[arg(long, short, value_name = "TAGS", value_delimiter = ',')]
+    tags: Vec<String>,
+
+    /// Leave out tasks with one of these tags
+    #[arg(long, value_name = "TAGS", value_delimiter = ',')]
+    skip_tags: Vec<String>,
+}
+
+/// A request with defaults, from the command line.
+///
+/// # Errors
+/// A `--set` that does not read.
+pub(super) fn request(playbook: &Playbook, part: &Part) -> Result<PlanRequest, String> {
+    let mut set = Map::new();
+    for text in &playbook.given.set {
+        let (name, value) = binding(text)?;
+        set.insert(name, value);
+    }
+    Ok(PlanRequest {
+        playbook: playbook.file.clone(),
+        env: playbook.given.env.clone(),
+        set,
+        limit: part.limit.clone(),
+        tags: part.tags.clone(),
+        skip_tags: part.skip_tags.clone(),
+        run: run_name(),
+        options: RunOptions {
+            check: false,
+            diff: false,
+            step_limit: Duration::from_secs(3600),
+            lock_wait: Duration::from_secs(10),
+        },
+    })
+}
+
+/// Names that playbooks read and nobody sets.
+const RESERVED: [&str; 6] = ["env", "facts", "host", "hosts", "node", "nodes"];
+
+/// `name=value`: a literal where it reads as one, else text.
+fn binding(text: &str) -> Result<(String, Value), String> {
+    let Some((name, value)) = text.split_once('=') else {
+        return Err(format!("--set {text}: write NAME=VALUE, as in --set web_nodes=5"));
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(plain) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(format!("--set {text}: `{name}` is not a name: letters, digits and `_`, no digit first"));
+    }
+    if RESERVED.contains(&name) {
+        return Err(format!(
+            "--set {text}: `{name}` cannot be set: fanli itself binds it, as it does {}",
+            RESERVED.iter().filter(|other| **other != name).copied().collect::<Vec<_>>().join(", ")
+        ));
+    }
+    let literal = parse_value(value).ok().and_then(|expr| evaluate(&expr, &Map::new()).ok());
+    Ok((
+        name.to_owned(),
+        literal.filter(|value| !matches!(value, Value::Call(_))).unwrap_or_else(|| Value::from(value)),
+    ))
+}
+
+/// A name for this run: when, and by which process.
+fn run_name() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}-{}", since.as_millis(), std::process::id())
+}
+
+/// What all errors of a playbook look like.
+pub(super) fn errors(found: &[Diagnostic], sources: &Sources) -> String {
+    render(found, sources)
+}

@@ -1,0 +1,158 @@
+//! `fanli status`: what the watcher of a host does, and what is attached; of this host, or of all hosts of a playbook.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::asking::{FORKS, Reaching, as_json};
+use super::net::{Ended, hosts_of};
+use super::{exit, print, request};
+use crate::calendar::utc;
+use crate::coordinator::ask::statuses;
+use crate::failure::Failure;
+use crate::report::harmless;
+use crate::resource::attachments::{Attachment, Condition, Watched};
+use crate::watch::probe;
+
+/// Tell whether the watcher of this host, or of a playbook's hosts, runs, and what is attached
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  fanli status                            on the host itself
+  fanli status web-tier.fp --env lab      of every host of a playbook, from here
+  fanli status web-tier.fp --env lab --json | jq '.lab1.running'
+
+With a playbook nothing is changed and every host is asked over the same channel as a run uses. A
+host that cannot be reached is unknown, and said so: exit code 5. Exits with 4 when something is
+attached and no watcher runs, or when something could not be plugged.")]
+pub(super) struct Args {
+    /// The playbook whose hosts are asked; this host itself without one
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    #[command(flatten)]
+    given: request::Given,
+
+    /// Print JSON; with a playbook a map from the host's name to that, or to `unknown` with the reason
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    reach: Reaching,
+}
+
+pub(super) fn run(args: Args) -> ExitCode {
+    match args.file {
+        Some(file) => of_playbook(&request::Playbook { file, given: args.given }, &args.reach, args.json),
+        None => of_this_host(&args),
+    }
+    .unwrap_or_else(|Ended(code)| code)
+    .into()
+}
+
+fn of_this_host(args: &Args) -> Result<u8, Ended> {
+    if !args.given.is_empty() {
+        return Err("`--env` and `--set` go with a playbook".to_owned().into());
+    }
+    let state_dir = args.reach.state_dir.clone().map(PathBuf::from);
+    let watched = Watched::look(&probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir)))?;
+    if args.json {
+        print(&format!("{:#}\n", json!(watched)));
+    } else {
+        print(&shown(&watched));
+    }
+    Ok(if watched.is_wrong() { exit::FAILED } else { exit::OK })
+}
+
+fn of_playbook(playbook: &request::Playbook, reaching: &Reaching, json: bool) -> Result<u8, Ended> {
+    let hosts = hosts_of(playbook)?;
+    let found = reaching.ask::<_, Ended>(|reach| statuses(hosts, reach, FORKS))?;
+    print(&if json { as_json(&found) } else { all_shown(&found) });
+    let wrong = found.values().any(|one| one.as_ref().is_ok_and(Watched::is_wrong));
+    Ok(match (found.values().any(Result::is_err), wrong) {
+        (true, _) => exit::UNREACHABLE,
+        (false, true) => exit::FAILED,
+        (false, false) => exit::OK,
+    })
+}
+
+/// Each host's name, and below it what the host itself would say.
+fn all_shown(found: &BTreeMap<String, Result<Watched, Failure>>) -> String {
+    let mut text = String::new();
+    for (name, found) in found {
+        match found {
+            Ok(watched) => {
+                let _ = writeln!(text, "{name}");
+                for line in shown(watched).lines().map(harmless) {
+                    let _ = if line.is_empty() { writeln!(text) } else { writeln!(text, "  {line}") };
+                }
+            }
+            Err(failure) => {
+                let _ = writeln!(text, "{name}\n  unknown: {}", harmless(&failure.to_string()));
+            }
+        }
+    }
+    text
+}
+
+fn shown(watched: &Watched) -> String {
+    let (status, runs) = (&watched.watcher, watched.running);
+    let mut text = String::new();
+    let _ = match (runs, status.pid) {
+        (true, pid) => writeln!(
+            text,
+            "watcher     runs since {} UTC (process {pid}, fanli {})",
+            utc(status.started),
+            status.version
+        ),
+        (false, 0) => writeln!(text, "watcher     has never run on this host: `fanli doc watcher`"),
+        (false, pid) => writeln!(
+            text,
+            "watcher     does not run; the last one was process {pid}, started {} UTC",
+            utc(status.started)
+        ),
+    };
+    if runs {
+        let docker = status.docker.as_ref().map_or_else(|| "answers".to_owned(), |why| format!("is away: {why}"));
+        let _ = writeln!(text, "Docker      {docker}");
+    }
+    let count = |condition: Condition| status.attachments.iter().filter(|one| one.condition == condition).count();
+    let _ = writeln!(
+        text,
+        "attached    {}: {} plugged, {} failed, {} stopped",
+        status.attachments.len(),
+        count(Condition::Plugged),
+        count(Condition::Failed),
+        count(Condition::Stopped)
+    );
+    let width = |of: fn(&Attachment) -> usize| status.attachments.iter().map(of).max().unwrap_or(0);
+    let (names, addresses) = (width(|one| one.container.len()), width(|one| one.address.len()));
+    for one in &status.attachments {
+        let word = match one.condition {
+            Condition::Unknown if runs => "not looked at yet",
+            Condition::Unknown => "not watched",
+            Condition::Plugged => "plugged",
+            Condition::Stopped => "its container does not run",
+            Condition::Failed => "failed",
+        };
+        let _ = write!(
+            text,
+            "\n{:names$}  {:addresses$}  {} on {} ({})  {word}",
+            one.container, one.address, one.interface, one.parent, one.network
+        );
+        if let (Some(done), Some(at)) = (&one.done, one.done_at) {
+            let _ = write!(text, "; {} {done}", utc(at / 1_000_000));
+        }
+        for (label, line) in [("why", &one.why), ("help", &one.hint)] {
+            if let Some(line) = line {
+                let _ = write!(text, "\n{:names$}  {label}: {line}", "");
+            }
+        }
+    }
+    if !status.attachments.is_empty() {
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,82 @@
+//! `fanli watch`: keeps what runs have attached on this host.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::{complain, exit, failed, play, print};
+use crate::watch::{Settings, run as watch_host};
+
+/// Keep the interfaces of this host's containers, also after restarts
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  fanli watch                in the foreground; as a unit: `fanli doc watcher`
+  fanli watch --every 10s    look at everything that often, besides what events tell
+  fanli status               what it does, and what it could not do
+
+It reads what runs have left in /var/lib/fanli/attach; it needs no controller and no playbook.
+SIGTERM and SIGINT stop it; the interfaces stay. docs/watcher.md tells more.")]
+pub(super) struct Args {
+    /// Look at every container that often, besides what events tell
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = every)]
+    every: Duration,
+
+    /// Plug so many containers at the same time
+    #[arg(long, default_value = "8", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    parallel: u16,
+
+    /// Write the process number there
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+
+    /// Another state folder than /var/lib/fanli
+    #[arg(long, hide = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// Often enough to be of use, and not all the time.
+fn every(text: &str) -> Result<Duration, String> {
+    let time = play::duration(text)?;
+    let fits = (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&time);
+    if fits { Ok(time) } else { Err("write a time from 1s to 1h".to_owned()) }
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let settings = Settings {
+        state_dir: args.state_dir.clone().unwrap_or_else(crate::remote::helper::default_state_dir),
+        every: args.every,
+        parallel: args.parallel.into(),
+        pid_file: args.pid_file.clone(),
+    };
+    // One thread: what one plug takes is a dozen answers of the kernel in turn, and each change of thread costs more than an answer.
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("error: no runtime: {error}"));
+            return exit::INTERNAL.into();
+        }
+    };
+    let ended = runtime.block_on(async {
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
+            let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return std::future::pending().await };
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            let _ = stop.send(true);
+            // Dropped only now: a closed channel would stop the watcher, too.
+            std::future::pending::<()>().await;
+        });
+        watch_host(settings, |line| print(&format!("{line}\n")), stopping).await
+    });
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failed(&failure),
+    }
+}

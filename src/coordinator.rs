@@ -1,0 +1,207 @@
+//! All hosts at once: connects, sends plans, gives the word for each stage, and makes one stream of all events.
+//!
+//! Two actors. Each host has a task of its own that owns its channel (`channel`); one loop here hears them all, in one order,
+//! and decides who may go on. Plays and batches are the barriers; between them hosts run at their own pace.
+
+pub mod ask;
+mod channel;
+mod stages;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::event::{Event, EventKind, Tally, Target, Verdict};
+use crate::failure::{Failure, FailureKind};
+use crate::plan::RunPlan;
+use crate::remote::Reach;
+use crate::remote::helper::ABORT;
+use stages::Stages;
+
+/// A run's name and circumstances.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// Unique name of the run.
+    pub run: String,
+    /// The playbook's path.
+    pub playbook: String,
+    /// Whether this is check mode.
+    pub check: bool,
+    /// How many connections may be opened at the same time.
+    pub forks: usize,
+}
+
+/// How urgently a run is to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not at all.
+    No,
+    /// Start no further step; let the running ones end, within the limit `abort`.
+    InOrder,
+    /// At once.
+    Now,
+}
+
+/// How much longer than the helper's own limit the coordinator waits for it.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Runs a plan over all its hosts. Every event goes to `events`, in one order; the last is [`EventKind::RunFinished`].
+pub async fn run(
+    plan: RunPlan,
+    header: Header,
+    reach: Arc<Reach>,
+    events: mpsc::UnboundedSender<Event>,
+    mut stop: watch::Receiver<Stop>,
+) -> Verdict {
+    let RunPlan { hosts, stages, contents } = plan;
+    let names: Vec<String> = hosts.iter().map(|host| host.plan.host.clone()).collect();
+    let mut hub = Hub {
+        started: Instant::now(),
+        index: 0,
+        events,
+        tally: Tally::default(),
+        failed: BTreeSet::new(),
+        unreachable: false,
+        aborted: false,
+        internal: false,
+    };
+    let steps = hosts.iter().flat_map(|host| &host.plan.stages).flat_map(|stage| &stage.targets);
+    let steps = steps.map(|target| target.steps.len()).sum::<usize>();
+    hub.say(EventKind::RunStarted {
+        run: header.run.clone(),
+        playbook: header.playbook.clone(),
+        hosts: names.clone(),
+        steps: u32::try_from(steps).unwrap_or(u32::MAX),
+        check: header.check,
+    });
+    let contents = Arc::new(contents);
+    let forks = Arc::new(Semaphore::new(header.forks.max(1)));
+    let (reports, mut inbox) = mpsc::unbounded_channel();
+    let mut tasks = JoinSet::new();
+    let mut orders = Vec::new();
+    for (number, host) in hosts.into_iter().enumerate() {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        orders.push(sender);
+        let channel = channel::Channel {
+            number,
+            host,
+            contents: Arc::clone(&contents),
+            reach: Arc::clone(&reach),
+            forks: Arc::clone(&forks),
+            reports: reports.clone(),
+            orders: receiver,
+        };
+        tasks.spawn(channel.run());
+    }
+    drop(reports);
+    let mut stages = Stages::new(stages, names);
+    stages.advance(&orders, &mut hub);
+    let mut deadline: Option<tokio::time::Instant> = None;
+    while !stages.all_ended() {
+        tokio::select! {
+            report = inbox.recv() => {
+                let Some(channel::Report { number, event }) = report else { break };
+                hub.hear(&event);
+                stages.hear(number, &event.kind);
+                hub.forward(event);
+                stages.advance(&orders, &mut hub);
+            }
+            changed = stop.changed(), if deadline.is_none_or(|_| *stop.borrow() < Stop::Now) => {
+                let wanted = if changed.is_ok() { *stop.borrow() } else { Stop::No };
+                if wanted >= Stop::InOrder {
+                    hub.aborted = true;
+                    deadline.get_or_insert(tokio::time::Instant::now() + ABORT + GRACE);
+                    stages::tell(&orders, channel::Order::Stop);
+                }
+                if wanted == Stop::Now || changed.is_err() && deadline.is_some() {
+                    break;
+                }
+                if changed.is_err() && deadline.is_none() {
+                    // Whoever could stop the run is gone; it goes on to its end.
+                    deadline = Some(tokio::time::Instant::now() + Duration::from_secs(u32::MAX.into()));
+                }
+            }
+            () = until(deadline) => break,
+        }
+    }
+    // Dropping a channel's task ends its session, and with it the helper.
+    tasks.abort_all();
+    while tasks.join_next().await.is_some() {}
+    for name in stages.not_ended() {
+        let failure = Failure::of(FailureKind::Aborted, "the run was stopped before this host came to an end");
+        hub.forward(Event { host: name, index: 0, at_ms: 0, kind: EventKind::HostLost { failure } });
+    }
+    let verdict = hub.verdict(header.check);
+    hub.say(EventKind::RunFinished { tally: hub.tally, verdict });
+    verdict
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where all events meet, and what they add up to.
+struct Hub {
+    started: Instant,
+    index: u64,
+    events: mpsc::UnboundedSender<Event>,
+    tally: Tally,
+    failed: BTreeSet<Target>,
+    unreachable: bool,
+    aborted: bool,
+    internal: bool,
+}
+
+impl Hub {
+    /// Says something of the run as a whole.
+    fn say(&mut self, kind: EventKind) {
+        let at_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let event = Event { host: String::new(), index: self.index, at_ms, kind };
+        self.index += 1;
+        self.forward(event);
+    }
+
+    fn forward(&self, event: Event) {
+        // When the reporter is gone the run still comes to its end.
+        let _ = self.events.send(event);
+    }
+
+    fn hear(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::StepFinished { outcome, .. } => self.tally.count(outcome),
+            EventKind::StageFinished { failed, .. } => self.failed.extend(failed.iter().cloned()),
+            EventKind::HostFinished { stopped: Some(failure), .. } | EventKind::HostLost { failure } => {
+                match failure.kind {
+                    FailureKind::Aborted => self.aborted = true,
+                    FailureKind::Unreachable | FailureKind::Lost => self.unreachable = true,
+                    FailureKind::Internal => self.internal = true,
+                    _ => {
+                        self.failed.insert(Target { host: event.host.clone(), node: None });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The run in one word. An abort goes before all; failed steps before hosts that could not be reached.
+    fn verdict(&self, check: bool) -> Verdict {
+        if self.aborted {
+            Verdict::Aborted
+        } else if !self.failed.is_empty() || self.internal {
+            Verdict::Failed
+        } else if self.unreachable {
+            Verdict::Unreachable
+        } else if check && (self.tally.changed > 0 || self.tally.unknown > 0) {
+            Verdict::WouldChange
+        } else {
+            Verdict::Converged
+        }
+    }
+}

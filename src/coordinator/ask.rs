@@ -1,0 +1,157 @@
+//! Asking hosts: tasks that only look, over the same channels as plays, and what they give as data.
+//!
+//! It is a run in check mode, so nothing could be changed if a task wanted to. It takes the host's lock like every run: what a
+//! host shows in the middle of a play is neither the old nor the new.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::{Header, Stop, run};
+use crate::event::{EventKind, Outcome, Target};
+use crate::failure::{Failure, FailureKind};
+use crate::plan::{
+    Arg, Connection, Contents, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan,
+};
+use crate::remote::Reach;
+use crate::resource::attachments::Watched;
+use crate::resource::interfaces::Seen;
+use crate::value::{Map, Value};
+
+/// How long one look may take, and how long another run may hold the host before that.
+const LOOK: Duration = Duration::from_secs(60);
+const LOCK: Duration = Duration::from_secs(10);
+
+/// What one host is asked.
+#[derive(Clone, Debug)]
+pub struct Question {
+    /// Its inventory name.
+    pub host: String,
+    /// How it is reached.
+    pub connection: Connection,
+    /// Kinds that only look, with their arguments.
+    pub tasks: Vec<(String, Map)>,
+}
+
+/// What one host answered: for each task what it gave, in order. A host that could not be reached fails as a whole: what it
+/// shows is unknown then, and never nothing.
+pub type Answer = Result<Vec<Result<Map, Failure>>, Failure>;
+
+/// Asks every host, `forks` at a time. There is an answer for each.
+pub async fn ask(questions: Vec<Question>, name: &str, reach: Arc<Reach>, forks: usize) -> BTreeMap<String, Answer> {
+    let run_name = format!("look-{}-{}", name, std::process::id());
+    let counts: BTreeMap<String, usize> =
+        questions.iter().map(|question| (question.host.clone(), question.tasks.len())).collect();
+    let targets = questions.iter().map(|question| Target { host: question.host.clone(), node: None }).collect();
+    let info = StageInfo { number: 1, play: 1, title: name.to_owned(), batch: None, targets };
+    let hosts = questions.into_iter().map(|question| host_run(question, &run_name, name)).collect();
+    let plan = RunPlan { hosts, stages: vec![info], contents: Contents::default() };
+    let header = Header { run: run_name, playbook: String::new(), check: true, forks };
+    let (events, mut stream) = mpsc::unbounded_channel();
+    let (_keep, stop) = watch::channel(Stop::No);
+    let work = run(plan, header, reach, events, stop);
+    let mut given: BTreeMap<String, BTreeMap<u32, Result<Map, Failure>>> = BTreeMap::new();
+    let mut lost: BTreeMap<String, Failure> = BTreeMap::new();
+    let hear = async {
+        while let Some(event) = stream.recv().await {
+            match event.kind {
+                EventKind::StepFinished { step, outcome, output, .. } => {
+                    given.entry(event.host).or_default().insert(step.id, result(outcome, output));
+                }
+                EventKind::HostLost { failure } | EventKind::HostFinished { stopped: Some(failure), .. } => {
+                    lost.insert(event.host, failure);
+                }
+                _ => {}
+            }
+        }
+    };
+    tokio::join!(work, hear);
+    let answer = |(host, count): (String, usize)| {
+        let found = given.remove(&host).unwrap_or_default();
+        let failure = lost.remove(&host);
+        let whole = found.len() == count;
+        let answer = match failure {
+            Some(failure) if !whole => Err(failure),
+            None if !whole => Err(Failure::of(FailureKind::Internal, "the host did not answer everything")),
+            _ => Ok(found.into_values().collect()),
+        };
+        (host, answer)
+    };
+    counts.into_iter().map(answer).collect()
+}
+
+/// What every host shows of its network, and what the network around it says of some addresses ([`Seen::answers`]). A host that could not
+/// be asked is an error there: unknown, never empty.
+pub async fn survey(
+    hosts: Vec<(String, Connection)>,
+    addresses: &[IpAddr],
+    reach: Arc<Reach>,
+    forks: usize,
+) -> BTreeMap<String, Result<Seen, Failure>> {
+    let mut args = Map::new();
+    if !addresses.is_empty() {
+        args.insert("ask".to_owned(), Value::List(addresses.iter().copied().map(Value::Ip).collect()));
+    }
+    one_look(hosts, ("interfaces", "survey"), &args, Seen::from_output, reach, forks).await
+}
+
+/// What is attached on every host, and what its watcher makes of it; as [`survey`].
+pub async fn statuses(
+    hosts: Vec<(String, Connection)>,
+    reach: Arc<Reach>,
+    forks: usize,
+) -> BTreeMap<String, Result<Watched, Failure>> {
+    one_look(hosts, ("attachments", "status"), &Map::new(), Watched::from_output, reach, forks).await
+}
+
+/// Asks every host one thing.
+async fn one_look<T>(
+    hosts: Vec<(String, Connection)>,
+    (kind, name): (&str, &str),
+    args: &Map,
+    read: impl Fn(&Map) -> Result<T, Failure>,
+    reach: Arc<Reach>,
+    forks: usize,
+) -> BTreeMap<String, Result<T, Failure>> {
+    let question = |(host, connection)| Question { host, connection, tasks: vec![(kind.to_owned(), args.clone())] };
+    let answers = ask(hosts.into_iter().map(question).collect(), name, reach, forks).await;
+    let read = |answer: Answer| {
+        let first = answer?.into_iter().next();
+        read(&first.ok_or_else(|| Failure::of(FailureKind::Internal, "the host gave nothing"))??)
+    };
+    answers.into_iter().map(|(host, answer)| (host, read(answer))).collect()
+}
+
+fn result(outcome: Outcome, output: Map) -> Result<Map, Failure> {
+    match outcome {
+        Outcome::Failed(failure, _) => Err(failure),
+        Outcome::Unknown(why) | Outcome::Skipped(why) => Err(Failure::new(why)),
+        Outcome::Ok | Outcome::Changed(_) | Outcome::Ran | Outcome::WouldChange(_) | Outcome::WouldRun => Ok(output),
+    }
+}
+
+fn host_run(question: Question, run: &str, title: &str) -> HostRun {
+    let Question { host, connection, tasks } = question;
+    let steps = tasks.into_iter().zip(1..).map(|((kind, args), id)| Step {
+        id,
+        title: Arg::Ready(Value::from(kind.as_str())),
+        kind,
+        args: args.into_iter().map(|(name, value)| (name, Arg::Ready(value))).collect(),
+        when: Vec::new(),
+        notify: Vec::new(),
+        register: None,
+        limit: None,
+        ignore_failure: true,
+        at: String::new(),
+    });
+    let target = Target { host: host.clone(), node: None };
+    let target = TargetPlan { target, steps: steps.collect(), handlers: Vec::new() };
+    let stage = Stage { number: 1, play: 1, title: title.to_owned(), batch: None, targets: vec![target] };
+    let options = RunOptions { check: true, diff: false, step_limit: LOOK, lock_wait: LOCK };
+    let plan =
+        HostPlan { run: run.to_owned(), host, stages: vec![stage], blobs: BTreeMap::new(), facts: false, options };
+    HostRun { connection, plan }
+}

@@ -1,0 +1,14 @@
+//! Runs one host's plan, on the host: observe, plan, apply, verify, step by step.
+//!
+//! `step` carries out one step and is the only reader of check mode; `run` goes through stages, targets and handlers;
+//! `pending` keeps notified handlers on the host until they have run; `blobs` joins rendered templates with what the
+//! controller sends.
+
+mod blobs;
+mod diff;
+mod pending;
+mod run;
+mod step;
+
+pub use run::{Orders, World, run};
+pub use step::keep;

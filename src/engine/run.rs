@@ -1,0 +1,350 @@
+//! A host's plan from the first stage to the last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{mpsc, watch};
+
+use super::blobs::Blobs;
+use super::pending::Pending;
+use super::step::{Before, Prepared, carry_out, hands, prepare};
+use crate::event::{EventKind, Outcome, StepRef, Tally, Target};
+use crate::failure::{Failure, FailureKind};
+use crate::plan::{Handler, HostPlan, RunOptions, Stage, Step, TargetPlan};
+use crate::system::background::Background;
+use crate::system::{Actuator, BlobSource, Probe};
+use crate::value::{Map, Value};
+
+/// What the engine is given of its surroundings.
+pub struct World {
+    /// Where contents come from that the plan did not bring.
+    pub blobs: Arc<dyn BlobSource>,
+    /// fanli's own folder on this host.
+    pub state_dir: PathBuf,
+    /// What happens, as it happens.
+    pub events: mpsc::UnboundedSender<EventKind>,
+    /// Words of the controller; when the channel closes, the controller is gone.
+    pub orders: mpsc::UnboundedReceiver<Orders>,
+    /// Becomes true when no further step may start.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// A word of the controller about stages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Orders {
+    /// Stages up to and with this number may run.
+    Go(u32),
+    /// The stages of this range do not take place.
+    Skip(u32, u32),
+}
+
+/// Runs a plan to its end. The last event is [`EventKind::HostFinished`], unless the controller goes away.
+pub async fn run(plan: HostPlan, world: World) {
+    let HostPlan { run: _, host, stages, blobs, facts, options } = plan;
+    let World { blobs: controller, state_dir, events, mut orders, stop } = world;
+    let blobs = Arc::new(Blobs::new(blobs, controller));
+    let blobs_source: Arc<dyn BlobSource> = Arc::clone(&blobs) as Arc<dyn BlobSource>;
+    let background = Background::default();
+    let mut runner = Runner {
+        host,
+        options,
+        probe: Probe::new(blobs_source, Arc::new(|_: &str, _| {}), state_dir).with_background(&background),
+        blobs,
+        events,
+        stop,
+        facts: Map::new(),
+        failed: BTreeSet::new(),
+        unapplied: BTreeMap::new(),
+        tally: Tally::default(),
+        stopped: None,
+        background,
+    };
+    if facts {
+        match runner.probe(0).facts().await {
+            Ok(found) => {
+                runner.facts.insert("facts".to_owned(), Value::Map(found));
+            }
+            Err(failure) => runner.stopped = Some(failure),
+        }
+    }
+    let mut gate = Gate::default();
+    for stage in stages {
+        if runner.stopped.is_some() {
+            break;
+        }
+        match gate.wait(stage.number, &mut orders, &mut runner.stop).await {
+            Word::Go => runner.stage(stage).await,
+            Word::Skip => {}
+            Word::Stopped => {
+                runner.stopped = Some(aborted());
+                break;
+            }
+        }
+    }
+    // The controller ends the helper at the last word.
+    runner.background.end().await;
+    runner.say(EventKind::HostFinished { tally: runner.tally, stopped: runner.stopped.clone() });
+}
+
+fn aborted() -> Failure {
+    Failure::of(FailureKind::Aborted, "stopped by request: no further step was started")
+}
+
+/// Which stages may run.
+#[derive(Default)]
+struct Gate {
+    go: Option<u32>,
+    skipped: Vec<(u32, u32)>,
+}
+
+enum Word {
+    Go,
+    Skip,
+    Stopped,
+}
+
+impl Gate {
+    async fn wait(
+        &mut self,
+        stage: u32,
+        orders: &mut mpsc::UnboundedReceiver<Orders>,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Word {
+        loop {
+            if *stop.borrow() {
+                return Word::Stopped;
+            }
+            if self.skipped.iter().any(|(from, to)| (*from..=*to).contains(&stage)) {
+                return Word::Skip;
+            }
+            if self.go.is_some_and(|go| go >= stage) {
+                return Word::Go;
+            }
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Orders::Go(number)) => self.go = self.go.max(Some(number)),
+                    Some(Orders::Skip(from, to)) => self.skipped.push((from, to)),
+                    None => return Word::Stopped,
+                },
+                changed = stop.changed() => if changed.is_err() { return Word::Stopped },
+            }
+        }
+    }
+}
+
+struct Runner {
+    host: String,
+    options: RunOptions,
+    blobs: Arc<Blobs>,
+    /// What the probes of all steps come from: they share what they know of the host.
+    probe: Probe,
+    events: mpsc::UnboundedSender<EventKind>,
+    stop: watch::Receiver<bool>,
+    facts: Map,
+    /// Targets that failed; a failed host stops its nodes too.
+    failed: BTreeSet<Target>,
+    /// Check mode: for each target the first step that was not applied, in words.
+    unapplied: BTreeMap<Target, String>,
+    tally: Tally,
+    stopped: Option<Failure>,
+    background: Background,
+}
+
+/// One target on its way through a stage.
+struct Course<'a> {
+    target: &'a Target,
+    play: &'a str,
+    known: Map,
+    unapplied_results: BTreeSet<String>,
+    /// Notified handlers in the order of notification.
+    notified: Vec<String>,
+    pending: Pending,
+}
+
+impl Runner {
+    fn say(&self, kind: EventKind) {
+        // When nobody listens any more the run is over anyway; the helper sees that by itself.
+        let _ = self.events.send(kind);
+    }
+
+    /// A probe whose progress is told under a step's number.
+    fn probe(&self, id: u32) -> Probe {
+        let events = self.events.clone();
+        let progress = move |message: &str, amount: Option<(u64, u64)>| {
+            let _ = events.send(EventKind::Progress { id, message: message.to_owned(), amount });
+        };
+        self.probe.heard_by(Arc::new(progress))
+    }
+
+    fn host_target(&self) -> Target {
+        Target { host: self.host.clone(), node: None }
+    }
+
+    fn is_failed(&self, target: &Target) -> bool {
+        self.failed.contains(target) || self.failed.contains(&self.host_target())
+    }
+
+    async fn stage(&mut self, stage: Stage) {
+        let mut failed = Vec::new();
+        for plan in &stage.targets {
+            if self.stopped.is_some() {
+                break;
+            }
+            if self.is_failed(&plan.target) {
+                continue;
+            }
+            self.target(plan, &stage.title).await;
+            if self.is_failed(&plan.target) {
+                failed.push(plan.target.clone());
+            }
+        }
+        self.say(EventKind::StageFinished { stage: stage.number, failed });
+    }
+
+    async fn target(&mut self, plan: &TargetPlan, play: &str) {
+        let probe = self.probe(0);
+        let pending = Pending::of(&probe, play, &plan.target);
+        let left = match pending.read(&probe) {
+            Ok(names) => names,
+            Err(failure) => {
+                self.say(EventKind::Warning { message: format!("pending handlers cannot be read: {failure}") });
+                Vec::new()
+            }
+        };
+        let (notified, gone): (Vec<String>, Vec<String>) =
+            left.into_iter().partition(|name| plan.handlers.iter().any(|handler| handler.name == *name));
+        for name in gone {
+            let message =
+                format!("{}: the handler `{name}` was pending from an earlier run, but no longer exists", plan.target);
+            self.say(EventKind::Warning { message });
+        }
+        let mut course = Course {
+            target: &plan.target,
+            play,
+            known: self.facts.clone(),
+            unapplied_results: BTreeSet::new(),
+            notified,
+            pending,
+        };
+        for step in &plan.steps {
+            if self.wants_to_stop() {
+                break;
+            }
+            if !self.step(step, &mut course, false).await {
+                self.failed.insert(plan.target.clone());
+                break;
+            }
+        }
+        // Also after a failure: what was changed before it must still take effect.
+        self.handlers(&plan.handlers, &mut course).await;
+    }
+
+    fn wants_to_stop(&mut self) -> bool {
+        if *self.stop.borrow() && self.stopped.is_none() {
+            self.stopped = Some(aborted());
+        }
+        self.stopped.is_some()
+    }
+
+    async fn handlers(&mut self, handlers: &[Handler], course: &mut Course<'_>) {
+        for handler in handlers {
+            if !course.notified.contains(&handler.name) || self.wants_to_stop() {
+                continue;
+            }
+            let mut whole = true;
+            for step in &handler.steps {
+                if self.wants_to_stop() || !self.step(step, course, true).await {
+                    whole = false;
+                    break;
+                }
+            }
+            if !whole {
+                if self.stopped.is_none() {
+                    self.failed.insert(course.target.clone());
+                }
+                continue;
+            }
+            course.notified.retain(|name| *name != handler.name);
+            self.note(course);
+        }
+    }
+
+    /// Writes down what is still pending.
+    fn note(&self, course: &Course) {
+        let Some(hands) = hands(self.options, &self.probe(0)) else { return };
+        if let Err(failure) = course.pending.write(&hands, &course.notified) {
+            self.say(EventKind::Warning { message: format!("pending handlers cannot be written down: {failure}") });
+        }
+    }
+
+    /// One step. False when it failed and that counts.
+    async fn step(&mut self, step: &Step, course: &mut Course<'_>, handler: bool) -> bool {
+        let started = Instant::now();
+        let earlier = self.unapplied.get(course.target).or_else(|| self.unapplied.get(&self.host_target())).cloned();
+        let before = Before {
+            known: &course.known,
+            unapplied_results: &course.unapplied_results,
+            unapplied: earlier.as_deref(),
+        };
+        let reference = |title: String| StepRef {
+            id: step.id,
+            target: course.target.clone(),
+            play: course.play.to_owned(),
+            kind: step.kind.clone(),
+            title,
+            at: step.at.clone(),
+            handler,
+        };
+        let wanted: Vec<String> = step.notify.iter().filter(|name| !course.notified.contains(name)).cloned().collect();
+        let (reference, done) = match prepare(step, &before, &self.blobs) {
+            Prepared::Ended(outcome, title) => (reference(title), outcome.into()),
+            Prepared::Ready(ready) => {
+                let reference = reference(ready.title.clone());
+                self.say(EventKind::StepStarted { step: reference.clone() });
+                let notes: Vec<String> = course.notified.iter().chain(&wanted).cloned().collect();
+                let announce = |hands: &Actuator| {
+                    if wanted.is_empty() { Ok(()) } else { course.pending.write(hands, &notes) }
+                };
+                let probe = self.probe(step.id);
+                (reference, carry_out(&ready, step, self.options, &before, &probe, &announce).await)
+            }
+        };
+        let super::step::Done { outcome, output } = done;
+        self.tally.count(&outcome);
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (changed, failed, skipped, applied) = match &outcome {
+            Outcome::Changed(_) | Outcome::Ran => (true, false, false, true),
+            Outcome::WouldChange(_) | Outcome::WouldRun => (true, false, false, false),
+            Outcome::Ok => (false, false, false, true),
+            Outcome::Skipped(_) => (false, false, true, true),
+            Outcome::Unknown(_) => (false, false, false, false),
+            Outcome::Failed(..) => (false, true, false, true),
+        };
+        if !applied {
+            let words = format!("`{} {}`", step.kind, reference.title);
+            self.unapplied.entry(course.target.clone()).or_insert(words);
+        }
+        if let Some(name) = &step.register {
+            let mut result = output.clone();
+            for (field, flag) in [("changed", changed), ("failed", failed), ("skipped", skipped)] {
+                result.insert(field.to_owned(), Value::Bool(flag));
+            }
+            course.known.insert(name.clone(), Value::Map(result));
+            // What check mode did not apply has a result that nobody can know, but that it would change is known.
+            if applied {
+                course.unapplied_results.remove(name)
+            } else {
+                course.unapplied_results.insert(name.clone())
+            };
+        }
+        // A failure while applying may have changed something: what it notifies must follow then, too.
+        let touched = changed || matches!(&outcome, Outcome::Failed(_, Some(_)));
+        if touched {
+            course.notified.extend(wanted);
+        }
+        self.say(EventKind::StepFinished { step: reference, outcome, output, took_ms });
+        !failed || step.ignore_failure
+    }
+}

@@ -1,0 +1,219 @@
+//! Everything a run can say, in plain data. Reporters see nothing else.
+//!
+//! The engine on a host makes events; the coordinator puts those of all hosts into one stream. Every host's stream ends
+//! with exactly one terminal event ([`EventKind::HostFinished`] or [`EventKind::HostLost`]); after it nothing more comes
+//! from that host.
+
+use serde::{Deserialize, Serialize};
+
+use crate::change::Change;
+use crate::failure::Failure;
+use crate::value::Map;
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// The inventory name of the host it happened on; empty for the run as a whole.
+    pub host: String,
+    /// Grows by one within a host's stream; a gap means that something was lost.
+    pub index: u64,
+    /// Milliseconds since the host's helper (or, for the run, the coordinator) started, on the monotonic clock.
+    pub at_ms: u64,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What a step acts on: a host, or a node on it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Target {
+    /// The host's inventory name.
+    pub host: String,
+    /// The node's name, when a play runs over nodes.
+    pub node: Option<String>,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.node.as_ref().unwrap_or(&self.host))
+    }
+}
+
+/// Names one step of one target, in words that a person knows from the playbook.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRef {
+    /// Number within the host's plan.
+    pub id: u32,
+    /// What it acts on.
+    pub target: Target,
+    /// The play's title.
+    pub play: String,
+    /// The kind of task: `file`, `container`.
+    pub kind: String,
+    /// The task's title, rendered: `/etc/hosts`, `web08010`.
+    pub title: String,
+    /// `path:line` of the task in the playbook.
+    pub at: String,
+    /// Whether this is a handler.
+    pub handler: bool,
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// As declared already.
+    Ok,
+    /// Differed, was applied, and observing again shows no difference.
+    Changed(Change),
+    /// An action (a command, a restart) was carried out.
+    Ran,
+    /// Check mode: this would be applied.
+    WouldChange(Change),
+    /// Check mode: this action would be carried out.
+    WouldRun,
+    /// Check mode: it stands behind an unapplied change, so nobody can know. The reason says which.
+    Unknown(String),
+    /// Its condition does not hold.
+    Skipped(String),
+    /// It failed; what was to be changed is told where that was known.
+    Failed(Failure, Option<Change>),
+}
+
+/// Counts of outcomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Steps as declared already.
+    pub ok: u32,
+    /// Steps changed or run; in check mode: that would be.
+    pub changed: u32,
+    /// Steps whose condition did not hold.
+    pub skipped: u32,
+    /// Check mode: steps nobody can know about.
+    pub unknown: u32,
+    /// Steps that failed.
+    pub failed: u32,
+}
+
+impl Tally {
+    /// Counts one outcome.
+    pub fn count(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Ok => self.ok += 1,
+            Outcome::Changed(_) | Outcome::Ran | Outcome::WouldChange(_) | Outcome::WouldRun => self.changed += 1,
+            Outcome::Skipped(_) => self.skipped += 1,
+            Outcome::Unknown(_) => self.unknown += 1,
+            Outcome::Failed(..) => self.failed += 1,
+        }
+    }
+
+    /// Adds another tally.
+    pub fn add(&mut self, other: Self) {
+        self.ok += other.ok;
+        self.changed += other.changed;
+        self.skipped += other.skipped;
+        self.unknown += other.unknown;
+        self.failed += other.failed;
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum EventKind {
+    /// The run begins: said once, by the coordinator.
+    RunStarted {
+        /// Unique name of the run.
+        run: String,
+        /// The playbook's path.
+        playbook: String,
+        /// Every host that takes part.
+        hosts: Vec<String>,
+        /// Steps over all hosts, handlers apart.
+        steps: u32,
+        /// Whether this is check mode.
+        check: bool,
+    },
+    /// A host's helper answers.
+    HostConnected {
+        /// Whether the helper had to be sent first.
+        uploaded: bool,
+    },
+    /// A play, or one batch of it, begins (over all hosts: said by the coordinator with an empty host).
+    StageStarted {
+        /// The play's title.
+        play: String,
+        /// Which batch of how many, counted from 1, when the play has batches.
+        batch: Option<(u32, u32)>,
+        /// What it runs over.
+        targets: Vec<Target>,
+    },
+    /// A step begins.
+    StepStarted {
+        /// Which.
+        step: StepRef,
+    },
+    /// A long step says how far it is. May be dropped anywhere on the way.
+    Progress {
+        /// Which step.
+        id: u32,
+        /// What it is doing.
+        message: String,
+        /// Done and total, in units of the message, where they are known.
+        amount: Option<(u64, u64)>,
+    },
+    /// A step ended.
+    StepFinished {
+        /// Which.
+        step: StepRef,
+        /// How.
+        outcome: Outcome,
+        /// Its result's fields, as later expressions see them (`stdout`, `status`).
+        output: Map,
+        /// How long it took, in milliseconds.
+        took_ms: u64,
+    },
+    /// A stage ended on this host; the coordinator waits for all before it starts the next.
+    StageFinished {
+        /// The stage's number in the run.
+        stage: u32,
+        /// Targets that failed in it.
+        failed: Vec<Target>,
+    },
+    /// Something a person should read.
+    Warning {
+        /// In a full sentence.
+        message: String,
+    },
+    /// Terminal: the host came to the end of its plan, or stopped after a failure or a signal.
+    HostFinished {
+        /// What its steps did.
+        tally: Tally,
+        /// Why it stopped early, if it did.
+        stopped: Option<Failure>,
+    },
+    /// Terminal: the host could not be reached, or went away in the middle.
+    HostLost {
+        /// Why.
+        failure: Failure,
+    },
+    /// The run is over: said once, by the coordinator, last of all.
+    RunFinished {
+        /// Over all hosts.
+        tally: Tally,
+        /// The run's verdict.
+        verdict: Verdict,
+    },
+}
+
+/// The end of a run in one word; `cli/exit.rs` maps each to its documented exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// Everything is as declared: nothing was to be done, or it was done.
+    Converged,
+    /// Check mode: something would change, or cannot be known.
+    WouldChange,
+    /// Steps failed.
+    Failed,
+    /// Hosts could not be reached, or were lost.
+    Unreachable,
+    /// Stopped by a signal.
+    Aborted,
+}

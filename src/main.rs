@@ -1,0 +1,5 @@
+//! fanli's command line.
+
+fn main() -> std::process::ExitCode {
+    fanli::cli::main()
+}

@@ -1,0 +1,379 @@
+//! From a request to a run: load, check, plan for every host; all errors at once, nothing touched.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::batch;
+use super::errors::Errors;
+use super::expand::{Expander, Shared};
+use super::files::Files;
+use super::inventory::{self, Host, Inventory, Node};
+use super::model::{Arg, Contents, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan};
+use super::scope::Scope;
+use super::store::{self, Addresses};
+use crate::book::View;
+use crate::diagnostic::Diagnostic;
+use crate::event::Target;
+use crate::playbook::model::{Binding, Play, Playbook};
+use crate::playbook::{self};
+use crate::source::{Sources, Span};
+use crate::value::{Map, Value};
+
+/// What to plan.
+#[derive(Clone, Debug)]
+pub struct PlanRequest {
+    /// The playbook's path.
+    pub playbook: PathBuf,
+    /// `--env`
+    pub env: Option<String>,
+    /// `--set`, evaluated.
+    pub set: Map,
+    /// `--limit`: names or patterns (`web*`), separated by commas; `!` excludes.
+    pub limit: Option<String>,
+    /// `--tags`
+    pub tags: Vec<String>,
+    /// `--skip-tags`
+    pub skip_tags: Vec<String>,
+    /// A unique name for the run.
+    pub run: String,
+    /// How the engine runs it.
+    pub options: RunOptions,
+}
+
+/// Contents up to this length travel with the plan, in bytes: a question costs more than they do.
+const INLINE: u64 = 8 * 1024;
+
+/// Loads and checks a playbook.
+///
+/// # Errors
+/// Every error that loading finds.
+pub fn load(request: &PlanRequest, sources: &mut Sources) -> (Playbook, Vec<Diagnostic>) {
+    let set: BTreeSet<String> = request.set.keys().cloned().collect();
+    playbook::load(&playbook::Request { path: request.playbook.clone(), env: request.env.clone(), set }, sources)
+}
+
+/// Plans a loaded playbook for every host. `found` holds the errors of loading: planning goes on in spite of them, to find
+/// more. Addresses of nodes come from `view`, which only answers: planning writes nowhere.
+///
+/// # Errors
+/// Every error, those of loading included.
+pub fn make<'p>(
+    playbook: &'p Playbook,
+    found: Vec<Diagnostic>,
+    request: &PlanRequest,
+    sources: &mut Sources,
+    view: &mut View,
+) -> Result<(RunPlan, Inventory<'p>), Vec<Diagnostic>> {
+    let mut errors = Errors::from(found);
+    if playbook.torn {
+        return Err(errors.into_inner());
+    }
+    let mut addresses = Addresses { place: store::read(playbook, &request.set, &mut errors), view };
+    let inventory = inventory::build(playbook, &request.set, &mut addresses, &mut errors);
+    let limit = Limit::read(request.limit.as_deref(), &inventory, &mut errors);
+    let mut planner = Planner {
+        playbook,
+        inventory: &inventory,
+        limit,
+        shared: Shared {
+            sources,
+            contents: Contents::default(),
+            files: Files::default(),
+            errors,
+            tags: &request.tags,
+            skip_tags: &request.skip_tags,
+            steps: 0,
+        },
+        stages: Vec::new(),
+        of_host: inventory.hosts.iter().map(|_| OfHost::default()).collect(),
+    };
+    for (number, play) in playbook.plays.iter().enumerate() {
+        planner.play(u32::try_from(number).unwrap_or(u32::MAX), play);
+    }
+    if let (Some(play), true) = (playbook.plays.first(), playbook.groups.is_empty()) {
+        let error = Diagnostic::new(play.on.span, "there are no hosts: no `hosts` block was read");
+        let help = "declare them in the playbook, or in env/NAME.fp and choose it by `--env NAME`: `hosts web { host \"web1\" }`";
+        planner.shared.errors.push_inside(error.help(help));
+    }
+    if playbook.plays.is_empty() && planner.shared.errors.is_empty() {
+        let error = Diagnostic::new(Span::NOWHERE, format!("{} has no play", request.playbook.display()));
+        planner.shared.errors.push(error.help("a playbook does something in `play \"title\" on hosts.GROUP { … }`"));
+    }
+    let Planner { shared, stages, of_host, .. } = planner;
+    let Shared { contents, errors, .. } = shared;
+    let errors = errors.into_inner();
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let hosts = inventory.hosts.iter().zip(of_host).filter(|(_, of_host)| !of_host.stages.is_empty());
+    let hosts = hosts.map(|(host, of_host)| {
+        let blobs = inline(&of_host.stages, &contents);
+        let plan = HostPlan {
+            run: request.run.clone(),
+            host: host.name.clone(),
+            stages: of_host.stages,
+            blobs,
+            facts: of_host.facts,
+            options: request.options,
+        };
+        HostRun { connection: host.connection.clone(), plan }
+    });
+    let run = RunPlan { hosts: hosts.collect(), stages, contents };
+    Ok((run, inventory))
+}
+
+#[derive(Default)]
+struct OfHost {
+    stages: Vec<Stage>,
+    next_id: u32,
+    facts: bool,
+}
+
+struct Planner<'a, 'p> {
+    playbook: &'p Playbook,
+    inventory: &'a Inventory<'p>,
+    limit: Limit,
+    shared: Shared<'a>,
+    stages: Vec<StageInfo>,
+    of_host: Vec<OfHost>,
+}
+
+/// What a play runs over.
+#[derive(Clone, Copy)]
+enum Member {
+    Host(usize),
+    Node(usize),
+}
+
+impl<'p> Planner<'_, 'p> {
+    fn play(&mut self, number: u32, play: &'p Play) {
+        let values = inventory::base_values(self.playbook, &self.inventory.set);
+        let defined = inventory::definitions(self.playbook, &[], &self.inventory.set);
+        let mut scope = Scope::new(defined, Arc::clone(&self.inventory.shared), values);
+        let errors = &mut self.shared.errors;
+        let title = scope.now(&play.title, "a play's title", errors).map(|value| value.to_string());
+        let names = scope
+            .now(&play.on, "what a play runs over", errors)
+            .and_then(|value| inventory::members(&value, play.on.span, errors));
+        let batch = play.batch.as_ref().map(|expr| {
+            let value = scope.now(expr, "`batch`", errors);
+            value.and_then(|value| batch::read(&value, expr.span, errors))
+        });
+        // With a wrong title or batch the tasks are looked at all the same: there may be more to tell.
+        let title = title.unwrap_or_default();
+        let Some(names) = names else { return };
+        let sizes = batch.flatten();
+        let members: Vec<Member> = names.iter().filter_map(|name| self.member(name)).collect();
+        let mut start = 0;
+        let cuts = sizes.map_or_else(|| vec![members.len()], |sizes| sizes.cut(members.len()));
+        let of = u32::try_from(cuts.len()).unwrap_or(u32::MAX);
+        for (index, size) in cuts.iter().enumerate() {
+            let part = members.get(start..start + size).unwrap_or(&[]);
+            start += size;
+            let index = u32::try_from(index + 1).unwrap_or(u32::MAX);
+            let batch = play.batch.is_some().then_some((index, of));
+            self.stage(number, &title, batch, part, play);
+        }
+    }
+
+    fn stage(&mut self, play_number: u32, title: &str, batch: Option<(u32, u32)>, members: &[Member], play: &'p Play) {
+        let number = u32::try_from(self.stages.len()).unwrap_or(u32::MAX);
+        let mut targets = Vec::new();
+        let mut parts: BTreeMap<usize, Vec<TargetPlan>> = BTreeMap::new();
+        for member in members {
+            let Some((at, plan)) = self.target(*member, play) else { continue };
+            if plan.steps.is_empty() && plan.handlers.iter().all(|handler| handler.steps.is_empty()) {
+                continue;
+            }
+            targets.push(plan.target.clone());
+            parts.entry(at).or_default().push(plan);
+        }
+        if targets.is_empty() {
+            return;
+        }
+        for (host, targets) in parts {
+            if let Some(of_host) = self.of_host.get_mut(host) {
+                of_host.stages.push(Stage { number, play: play_number, title: title.to_owned(), batch, targets });
+            }
+        }
+        self.stages.push(StageInfo { number, play: play_number, title: title.to_owned(), batch, targets });
+    }
+
+    /// The host or node of that name, unless `--limit` leaves it out.
+    fn member(&self, name: &str) -> Option<Member> {
+        let host = self.inventory.hosts.iter().position(|host| host.name == name);
+        if let Some(index) = host {
+            return self.limit.allows(name, None).then_some(Member::Host(index));
+        }
+        let index = self.inventory.nodes.iter().position(|node| node.name == name)?;
+        let node = self.inventory.nodes.get(index)?;
+        let carrier = self.inventory.hosts.get(node.host)?;
+        self.limit.allows(name, Some(&carrier.name)).then_some(Member::Node(index))
+    }
+
+    fn target(&mut self, member: Member, play: &'p Play) -> Option<(usize, TargetPlan)> {
+        let (index, node) = match member {
+            Member::Host(index) => (index, None),
+            Member::Node(index) => {
+                let node = self.inventory.nodes.get(index)?;
+                (node.host, Some(node))
+            }
+        };
+        let host = self.inventory.hosts.get(index)?;
+        let next_id = self.of_host.get(index)?.next_id;
+        let scope = target_scope(self.playbook, self.inventory, host, node);
+        self.shared.errors.target(node.map_or(&host.name, |node| &node.name));
+        let mut expander = Expander::new(self.playbook, &mut self.shared, scope, next_id);
+        expander.play(&play.body);
+        let Expander { steps, handlers, next_id, scope, .. } = expander;
+        self.shared.errors.no_target();
+        let target = Target { host: host.name.clone(), node: node.map(|node| node.name.clone()) };
+        let of_host = self.of_host.get_mut(index)?;
+        of_host.next_id = next_id;
+        of_host.facts |= scope.facts;
+        Some((index, TargetPlan { target, steps, handlers }))
+    }
+}
+
+/// The names of a host or node: variables by precedence, `host`, `node`.
+pub(super) fn target_scope<'p>(
+    playbook: &'p Playbook,
+    inventory: &Inventory<'p>,
+    host: &Host<'p>,
+    node: Option<&Node<'p>>,
+) -> Scope<'p> {
+    let own: &[Binding] = node.map_or(&[], |node| node.vars);
+    let over: Vec<&Binding> = host.vars.iter().copied().chain(own).collect();
+    let defined = inventory::definitions(playbook, &over, &inventory.set);
+    let mut values = host.locals.clone();
+    values.extend(inventory::base_values(playbook, &inventory.set));
+    values.insert("host".to_owned(), inventory::host_value(host));
+    if let Some(node) = node {
+        values.insert("node".to_owned(), inventory::node_value(node, &inventory.hosts));
+    }
+    Scope::new(defined, Arc::clone(&inventory.shared), values)
+}
+
+/// `--limit`, read.
+struct Limit {
+    include: Vec<String>,
+    exclude: Vec<String>,
+}
+
+impl Limit {
+    fn read(text: Option<&str>, inventory: &Inventory, errors: &mut Errors) -> Self {
+        let mut limit = Self { include: Vec::new(), exclude: Vec::new() };
+        let mut sound = true;
+        for part in text.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            let (list, pattern) = match part.strip_prefix('!') {
+                Some(pattern) => (&mut limit.exclude, pattern),
+                None => (&mut limit.include, part),
+            };
+            let names = || {
+                inventory
+                    .hosts
+                    .iter()
+                    .map(|host| host.name.as_str())
+                    .chain(inventory.nodes.iter().map(|node| node.name.as_str()))
+            };
+            if !names().any(|name| matches(pattern, name)) {
+                let error =
+                    Diagnostic::new(Span::NOWHERE, format!("--limit: no host and no node is called `{pattern}`"));
+                let error = error.suggest(pattern, names());
+                let help = "`fanli hosts` lists hosts and nodes";
+                errors.push(if error.help.is_empty() { error.help(help) } else { error });
+                sound = false;
+            }
+            list.push(pattern.to_owned());
+        }
+        // With a wrong limit nothing will run; the tasks of all hosts are looked at for errors.
+        if sound { limit } else { Self { include: Vec::new(), exclude: Vec::new() } }
+    }
+
+    /// Whether a target takes part: by its own name, or a node by its host's.
+    fn allows(&self, name: &str, carrier: Option<&str>) -> bool {
+        let has = |list: &[String]| {
+            list.iter()
+                .any(|pattern| matches(pattern, name) || carrier.is_some_and(|carrier| matches(pattern, carrier)))
+        };
+        (self.include.is_empty() || has(&self.include)) && !has(&self.exclude)
+    }
+}
+
+/// Shell-like matching with `*` and `?`, in linear memory and without recursion.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut reachable: BTreeSet<usize> = BTreeSet::from([0]);
+    let pattern: Vec<char> = pattern.chars().collect();
+    let closure = |set: BTreeSet<usize>| -> BTreeSet<usize> {
+        let mut all = BTreeSet::new();
+        for start in set {
+            let stars = pattern.iter().skip(start).take_while(|c| **c == '*').count();
+            all.extend(start..=start + stars);
+        }
+        all
+    };
+    for c in name.chars() {
+        let here = closure(std::mem::take(&mut reachable));
+        for at in here {
+            match pattern.get(at) {
+                Some('*') => {
+                    reachable.insert(at);
+                }
+                Some('?') => {
+                    reachable.insert(at + 1);
+                }
+                Some(wanted) if *wanted == c => {
+                    reachable.insert(at + 1);
+                }
+                _ => {}
+            }
+        }
+    }
+    closure(reachable).contains(&pattern.len())
+}
+
+/// Small contents that the stages name.
+fn inline(stages: &[Stage], contents: &Contents) -> BTreeMap<crate::value::Digest, Vec<u8>> {
+    let steps_of = |plan: &'_ TargetPlan| -> Vec<Step> {
+        plan.steps.iter().chain(plan.handlers.iter().flat_map(|handler| &handler.steps)).cloned().collect()
+    };
+    let mut found = BTreeMap::new();
+    for step in stages.iter().flat_map(|stage| &stage.targets).flat_map(steps_of) {
+        for arg in step.args.values() {
+            if let Arg::Ready(Value::Blob(blob)) = arg
+                && blob.len <= INLINE
+                && let Ok(bytes) = contents.read(blob.digest)
+            {
+                found.insert(blob.digest, bytes.to_vec());
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns() {
+        for (pattern, name, fits) in [
+            ("web*", "web08010", true),
+            ("web*", "we", false),
+            ("*", "", true),
+            ("w?b*1*", "web08010", true),
+            ("*10", "web08010", true),
+            ("*11", "web08010", false),
+            ("web", "web1", false),
+            ("a**b", "ab", true),
+        ] {
+            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_of_stars_ends_soon() {
+        assert!(!matches(&"*a".repeat(200), &"a".repeat(199)));
+    }
+}

@@ -1,0 +1,24 @@
+//! From a playbook to one plan per host: plain data that travels whole.
+
+mod batch;
+mod errors;
+mod expand;
+mod files;
+pub mod inventory;
+pub mod late;
+mod make;
+pub mod model;
+mod network;
+mod pool;
+mod scope;
+mod store;
+mod why;
+
+pub use inventory::{Host, Inventory, Node, hosts};
+pub use late::{Late, LateSource, LateValue};
+pub use make::{PlanRequest, load, make};
+pub use model::{
+    Arg, Connection, Contents, Handler, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan,
+};
+pub use store::{book_file, book_of, holders, lans, left_over, slot, stamp};
+pub use why::{Answer, Candidate, why};

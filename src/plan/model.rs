@@ -1,0 +1,219 @@
+//! What a host is asked to do.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::late::Late;
+use crate::event::Target;
+use crate::failure::{Context, Failure, FailureKind};
+use crate::value::{Blob, Digest, Value};
+
+/// One host's part of a run. It holds nothing of other hosts, and file contents only by hash (small ones in `blobs`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostPlan {
+    /// Unique name of the run, for locks and messages.
+    pub run: String,
+    /// The host's inventory name.
+    pub host: String,
+    /// The parts of plays that concern this host, in order.
+    pub stages: Vec<Stage>,
+    /// Small contents, by hash; larger ones are asked for when they are needed.
+    pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Whether the steps need facts.
+    pub facts: bool,
+    /// How the engine runs it.
+    pub options: RunOptions,
+}
+
+/// How the engine runs a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunOptions {
+    /// Plan and report, but apply nothing.
+    pub check: bool,
+    /// Make unified diffs of contents.
+    pub diff: bool,
+    /// The time limit of a step that has none of its own.
+    pub step_limit: Duration,
+    /// How long to wait for another run that holds the host's lock.
+    pub lock_wait: Duration,
+}
+
+/// A play, or one batch of it, as far as it concerns one host. Stages with the same number run side by side on all hosts;
+/// the coordinator gives the word for each.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// Number in the run, the same on every host; grows.
+    pub number: u32,
+    /// The play's number in the run: batches of one play share it, and handlers run at its end.
+    pub play: u32,
+    /// The play's title.
+    pub title: String,
+    /// Which batch of how many, from 1.
+    pub batch: Option<(u32, u32)>,
+    /// The targets on this host, each with its steps.
+    pub targets: Vec<TargetPlan>,
+}
+
+/// What one target has to do in a stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TargetPlan {
+    /// The host itself, or a node on it.
+    pub target: Target,
+    /// In order. A failed one stops its target.
+    pub steps: Vec<Step>,
+    /// Steps that run at the end of the stage when notified, even when a later step failed.
+    pub handlers: Vec<Handler>,
+}
+
+/// A handler: steps under a name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Handler {
+    /// What `notify` says.
+    pub name: String,
+    /// What then runs, in order.
+    pub steps: Vec<Step>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Number within the host's plan.
+    pub id: u32,
+    /// The kind's word.
+    pub kind: String,
+    /// Title for people; late when it needs facts or results.
+    pub title: Arg,
+    /// The kind's arguments.
+    pub args: BTreeMap<String, Arg>,
+    /// Conditions; all must hold. Those known to hold when planning are gone, those known not to hold leave the step out.
+    pub when: Vec<Late>,
+    /// Handlers to run when the step changed something.
+    pub notify: Vec<String>,
+    /// The name under which later steps see its result.
+    pub register: Option<String>,
+    /// Its own time limit.
+    pub limit: Option<Duration>,
+    /// Whether a failure is reported as such but does not stop the target.
+    pub ignore_failure: bool,
+    /// `path:line` of the task.
+    pub at: String,
+}
+
+/// An argument.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Arg {
+    /// Known when planning.
+    Ready(Value),
+    /// Needs facts or earlier results: evaluated on the host just before the step.
+    Late(Box<Late>),
+}
+
+/// A whole run: what the coordinator needs, and nothing of the playbook.
+#[derive(Clone, Debug, Default)]
+pub struct RunPlan {
+    /// Every host that takes part, in the order of the inventory.
+    pub hosts: Vec<HostRun>,
+    /// Every stage over all hosts, in order of their numbers.
+    pub stages: Vec<StageInfo>,
+    /// The bytes that hosts may ask for.
+    pub contents: Contents,
+}
+
+/// One host of a run.
+#[derive(Clone, Debug)]
+pub struct HostRun {
+    /// How it is reached.
+    pub connection: Connection,
+    /// What it does.
+    pub plan: HostPlan,
+}
+
+/// A stage as the coordinator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StageInfo {
+    /// Number in the run.
+    pub number: u32,
+    /// The play's number in the run.
+    pub play: u32,
+    /// The play's title.
+    pub title: String,
+    /// Which batch of how many, from 1. After a failure in a batch the later batches of the same play are skipped.
+    pub batch: Option<(u32, u32)>,
+    /// The targets over all hosts.
+    pub targets: Vec<Target>,
+}
+
+/// How a host is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Connection {
+    /// This machine: the same helper over pipes.
+    Local {
+        /// Whether to become root through sudo.
+        r#become: bool,
+    },
+    /// Over SSH, with the user's own ssh configuration.
+    Ssh {
+        /// Host name or address, or an alias of the ssh configuration; already checked against a strict list of characters.
+        destination: String,
+        /// The login, when the playbook says one.
+        user: Option<String>,
+        /// The port, when the playbook says one.
+        port: Option<u16>,
+        /// Another ssh configuration file than the user's own.
+        config: Option<PathBuf>,
+        /// Whether to become root through sudo.
+        r#become: bool,
+    },
+}
+
+/// The bytes behind the digests of a run: held here when they were rendered, else read again from their file.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    held: BTreeMap<Digest, Content>,
+}
+
+#[derive(Clone, Debug)]
+enum Content {
+    Bytes(Arc<[u8]>),
+    File(PathBuf),
+}
+
+impl Contents {
+    /// Keeps rendered bytes.
+    pub fn hold(&mut self, bytes: impl Into<Arc<[u8]>>) -> Blob {
+        let bytes = bytes.into();
+        let blob = Blob { digest: Digest::of(&bytes), len: bytes.len() as u64 };
+        self.held.insert(blob.digest, Content::Bytes(bytes));
+        blob
+    }
+
+    /// Remembers a file whose bytes have just been hashed.
+    pub fn remember(&mut self, path: PathBuf, blob: Blob) {
+        self.held.entry(blob.digest).or_insert(Content::File(path));
+    }
+
+    /// The bytes of a digest.
+    ///
+    /// # Errors
+    /// When the digest is none of this run, or its file cannot be read any more or has changed since it was hashed.
+    pub fn read(&self, digest: Digest) -> Result<Arc<[u8]>, Failure> {
+        match self.held.get(&digest) {
+            None => {
+                Err(Failure::of(FailureKind::Internal, format!("content {} is not part of this run", digest.short())))
+            }
+            Some(Content::Bytes(bytes)) => Ok(Arc::clone(bytes)),
+            Some(Content::File(path)) => {
+                let bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+                if Digest::of(&bytes) != digest {
+                    return Err(Failure::new(format!("{} changed while the run was under way", path.display()))
+                        .hint("run again: the new content will be planned"));
+                }
+                Ok(bytes.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Hosts over SSH: the user's own ssh and configuration, one master and one channel for a host.
+
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openssh::{ControlPersist, KnownHosts, Session, SessionBuilder, Stdio};
+use tokio::io::AsyncWriteExt as _;
+
+use super::codec::Reader;
+use super::install::NEED;
+use super::{Input, Link, Output, Reach, Tail};
+use crate::failure::{Context as _, Failure, FailureKind};
+use crate::plan::Connection;
+
+/// How long a connection may take to stand: the limit `connect`.
+const CONNECT: Duration = Duration::from_secs(20);
+
+/// How long a shell on the host may take to answer, and an upload to go through: the limit `start`.
+const START: Duration = Duration::from_secs(120);
+
+/// How long a master without a channel stays; after a kill of the controller it is gone by then.
+const IDLE: usize = 10;
+
+/// How often ssh asks whether the other side lives.
+const ALIVE: Duration = Duration::from_secs(5);
+
+/// The private folder of a run's control sockets.
+#[derive(Debug)]
+pub struct Masters {
+    folder: PathBuf,
+}
+
+impl Masters {
+    /// Makes the folder: 0700, with a short name, as the path of a socket has 108 bytes at most (`unix(7)`).
+    pub(super) fn new() -> Result<Self, Failure> {
+        let base =
+            [Path::new("/run"), Path::new("/tmp")].into_iter().find(|base| writable(base)).unwrap_or(Path::new("/tmp"));
+        sweep(base);
+        let folder = base.join(format!("fanli-{}", std::process::id()));
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&folder);
+        if made.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists) {
+            // A process of our number left it behind. A stranger's folder must not be used.
+            let meta = std::fs::symlink_metadata(&folder).context("a folder for ssh's sockets cannot be made")?;
+            if !meta.is_dir() || meta.uid() != rustix::process::geteuid().as_raw() || meta.mode() & 0o077 != 0 {
+                return Err(Failure::new(format!("{} is not ours; remove it", folder.display())));
+            }
+        } else {
+            made.with_context(|| format!("cannot make {} for ssh's sockets", folder.display()))?;
+        }
+        Ok(Self { folder })
+    }
+}
+
+/// Takes away the folders of controllers that were killed.
+fn sweep(base: &Path) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("fanli-")?.parse::<u32>().ok());
+        let dead = number.is_some_and(|number| !Path::new(&format!("/proc/{number}")).exists());
+        let ours =
+            entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == rustix::process::geteuid().as_raw());
+        if dead && ours {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn writable(folder: &Path) -> bool {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
+impl Drop for Masters {
+    fn drop(&mut self) {
+        // Our own folder, made by us, holding sockets of masters that were told to go.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// Connects, sees that the helper is there, and starts it.
+pub(super) async fn connect(connection: &Connection, reach: &Reach, state_dir: Option<&str>) -> Result<Link, Failure> {
+    let Connection::Ssh { destination, user, port, config, r#become } = connection else {
+        return Err(Failure::of(FailureKind::Internal, "this connection is not SSH"));
+    };
+    let mut builder = SessionBuilder::default();
+    builder
+        .known_hosts_check(KnownHosts::Strict)
+        .control_directory(&reach.masters.folder)
+        .control_persist(
+            NonZeroUsize::new(IDLE).map_or(ControlPersist::ClosedAfterInitialConnection, ControlPersist::IdleFor),
+        )
+        .connect_timeout(CONNECT)
+        .server_alive_interval(ALIVE);
+    if let Some(user) = user {
+        builder.user(user.clone());
+    }
+    if let Some(port) = port {
+        builder.port(*port);
+    }
+    if let Some(config) = config {
+        builder.config_file(config);
+    }
+    let connecting = tokio::time::timeout(CONNECT + ALIVE, builder.connect_mux(destination));
+    // Side by side: the hash is needed only now, and only once.
+    let (connected, script) = tokio::join!(connecting, reach.binary.script(state_dir));
+    let session = match connected {
+        Ok(Ok(session)) => Arc::new(session),
+        Ok(Err(error)) => return Err(unreachable_because(destination, &error)),
+        Err(_) => {
+            let limit = Failure::timeout("connect", CONNECT + ALIVE).message;
+            return Err(
+                Failure::of(FailureKind::Unreachable, format!("cannot connect to {destination}")).because(limit)
+            );
+        }
+    };
+    let starting = tokio::time::timeout(START, start(session, *r#become, &script?, reach)).await;
+    starting.unwrap_or_else(|_| {
+        let limit = Failure::timeout("start", START).message;
+        Err(Failure::of(FailureKind::Unreachable, format!("the helper does not start on {destination}")).because(limit))
+    })
+}
+
+async fn start(session: Arc<Session>, r#become: bool, script: &str, reach: &Reach) -> Result<Link, Failure> {
+    // Any login shell can run this line; `exec` leaves no shell behind.
+    let elevate = if r#become { "sudo -n " } else { "" };
+    let line = format!("exec {elevate}sh -c {}", single_quoted(script));
+    let failed = |error: &openssh::Error| {
+        Failure::of(FailureKind::Unreachable, "the helper cannot be started").because(full_text(error))
+    };
+    let mut child = Session::to_raw_command(Arc::clone(&session), line)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .await
+        .map_err(|error| failed(&error))?;
+    let streams = (child.stdin().take(), child.stdout().take(), child.stderr().take());
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
+        return Err(Failure::of(FailureKind::Internal, "the channel has no streams"));
+    };
+    let stderr = Tail::follow(stderr);
+    let mut input = Reader::new(Box::new(stdout) as Input, Vec::new());
+    let uploaded = match input.marker(NEED).await {
+        Ok(needed) => needed,
+        Err(failure) => return Err(explain(failure, &stderr).await),
+    };
+    if uploaded {
+        let packed = reach.binary.packed().await?;
+        let sent = async {
+            stdin.write_all(&packed).await?;
+            stdin.flush().await
+        };
+        if let Err(error) = sent.await {
+            let failure = Failure::of(FailureKind::Unreachable, "the helper could not be sent").because(error);
+            return Err(explain(failure, &stderr).await);
+        }
+    }
+    Ok(Link { input, output: Box::new(stdin) as Output, stderr, uploaded, guard: Box::new((child, session)) })
+}
+
+/// Adds what the host said on stderr, and the way out that it points to.
+async fn explain(failure: Failure, stderr: &Tail) -> Failure {
+    // The last line may still be on its way.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let lines = stderr.lines();
+    let text = lines.join("; ");
+    let failure = lines.iter().fold(failure, Failure::because);
+    if text.contains("sudo") && text.contains("password") {
+        return failure.hint("let the user run sudo without a password (NOPASSWD), or log in as root");
+    }
+    if text.contains("refusing the helper's folder") {
+        return failure.hint("make the folder and all above it root's own, and not writable by others");
+    }
+    failure
+}
+
+fn unreachable_because(destination: &str, error: &openssh::Error) -> Failure {
+    let text = full_text(error);
+    let failure = Failure::of(FailureKind::Unreachable, format!("cannot connect to {destination}")).because(&text);
+    if text.contains("Host key verification failed") || text.contains("host key") {
+        return failure.hint(format!(
+            "check the host's key and add it to known_hosts: `ssh {destination}` once by hand; fanli never accepts unknown keys"
+        ));
+    }
+    if text.contains("Permission denied") {
+        return failure
+            .hint("the key is not accepted: check `user`, the agent (`ssh-add -l`) and your ssh configuration");
+    }
+    failure.hint(format!("try it by hand: `ssh {destination} true`"))
+}
+
+/// An error with its causes, in one line, without ssh's line ends.
+fn full_text(error: &openssh::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(inner_text.trim()) {
+            text = format!("{text}: {}", inner_text.trim());
+        }
+        source = inner.source();
+    }
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn single_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}

@@ -1,0 +1,178 @@
+//! The event stream for machines: one object a line, with the stable names that `docs/events.md` documents.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use crate::change::{Change, Verb};
+use crate::event::{Event, EventKind, Outcome, StepRef, Tally, Target, Verdict};
+use crate::failure::{Failure, FailureKind};
+use crate::visible::is_deceptive;
+
+/// One event as a line, without its end.
+pub(super) fn line(event: &Event) -> String {
+    let mut object = Map::new();
+    let (name, fields) = kind(&event.kind);
+    object.insert("event".to_owned(), json!(name));
+    if !event.host.is_empty() {
+        object.insert("host".to_owned(), json!(event.host));
+    }
+    object.insert("index".to_owned(), json!(event.index));
+    object.insert("at_ms".to_owned(), json!(event.at_ms));
+    if let Value::Object(fields) = fields {
+        object.extend(fields);
+    }
+    unseen_escaped(&Value::Object(object).to_string())
+}
+
+/// What a terminal or an editor would take for a command is written as `\u….`, which JSON allows in every string; outside
+/// of strings no such character stands. `serde_json` does so below U+0020 only.
+fn unseen_escaped(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        if c.is_control() || is_deceptive(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// A value in JSON's own types; what it has no type for is text, as a playbook writes it.
+fn natural(value: &crate::value::Value) -> Value {
+    use crate::value::Value as Own;
+    match value {
+        Own::Null => Value::Null,
+        Own::Bool(flag) => json!(flag),
+        Own::Int(number) => json!(number),
+        Own::Float(number) => json!(number),
+        Own::List(items) => items.iter().map(natural).collect(),
+        Own::Map(map) => Value::Object(map.iter().map(|(name, item)| (name.clone(), natural(item))).collect()),
+        other => json!(other.to_string()),
+    }
+}
+
+fn kind(kind: &EventKind) -> (&'static str, Value) {
+    match kind {
+        EventKind::RunStarted { run, playbook, hosts, steps, check } => {
+            ("run_started", json!({ "run": run, "playbook": playbook, "hosts": hosts, "steps": steps, "check": check }))
+        }
+        EventKind::HostConnected { uploaded } => ("host_connected", json!({ "uploaded": uploaded })),
+        EventKind::StageStarted { play, batch, targets } => (
+            "stage_started",
+            json!({
+                "play": play,
+                "batch": batch.map(|(number, of)| json!({ "number": number, "of": of })),
+                "targets": targets.iter().map(target).collect::<Vec<_>>(),
+            }),
+        ),
+        EventKind::StepStarted { step } => ("step_started", json!({ "step": reference(step) })),
+        EventKind::Progress { id, message, amount } => (
+            "progress",
+            json!({ "id": id, "message": message, "done": amount.map(|(done, _)| done), "total": amount.map(|(_, total)| total) }),
+        ),
+        EventKind::StepFinished { step, outcome, output, took_ms } => {
+            let output: Map<String, Value> =
+                output.iter().map(|(name, value)| (name.clone(), natural(value))).collect();
+            let (word, change, reason, failure) = parts(outcome);
+            (
+                "step_finished",
+                json!({
+                    "step": reference(step),
+                    "outcome": word,
+                    "change": change.map(changes),
+                    "reason": reason,
+                    "failure": failure.map(failed),
+                    "output": output,
+                    "took_ms": took_ms,
+                }),
+            )
+        }
+        EventKind::StageFinished { stage, failed } => {
+            ("stage_finished", json!({ "stage": stage, "failed": failed.iter().map(target).collect::<Vec<_>>() }))
+        }
+        EventKind::Warning { message } => ("warning", json!({ "message": message })),
+        EventKind::HostFinished { tally, stopped } => {
+            ("host_finished", json!({ "tally": counts(*tally), "stopped": stopped.as_ref().map(failed) }))
+        }
+        EventKind::HostLost { failure } => ("host_lost", json!({ "failure": failed(failure) })),
+        EventKind::RunFinished { tally, verdict } => {
+            let verdict = match verdict {
+                Verdict::Converged => "converged",
+                Verdict::WouldChange => "would_change",
+                Verdict::Failed => "failed",
+                Verdict::Unreachable => "unreachable",
+                Verdict::Aborted => "aborted",
+            };
+            ("run_finished", json!({ "tally": counts(*tally), "verdict": verdict }))
+        }
+    }
+}
+
+fn parts(outcome: &Outcome) -> (&'static str, Option<&Change>, Option<&str>, Option<&Failure>) {
+    match outcome {
+        Outcome::Ok => ("ok", None, None, None),
+        Outcome::Changed(change) => ("changed", Some(change), None, None),
+        Outcome::Ran => ("ran", None, None, None),
+        Outcome::WouldChange(change) => ("would_change", Some(change), None, None),
+        Outcome::WouldRun => ("would_run", None, None, None),
+        Outcome::Unknown(reason) => ("unknown", None, Some(reason), None),
+        Outcome::Skipped(reason) => ("skipped", None, Some(reason), None),
+        Outcome::Failed(failure, change) => ("failed", change.as_ref(), None, Some(failure)),
+    }
+}
+
+fn target(target: &Target) -> Value {
+    json!({ "host": target.host, "node": target.node })
+}
+
+fn reference(step: &StepRef) -> Value {
+    json!({
+        "id": step.id,
+        "host": step.target.host,
+        "node": step.target.node,
+        "play": step.play,
+        "kind": step.kind,
+        "title": step.title,
+        "at": step.at,
+        "handler": step.handler,
+    })
+}
+
+fn changes(change: &Change) -> Value {
+    let verb = match change.verb {
+        Verb::Create => "create",
+        Verb::Update => "update",
+        Verb::Remove => "remove",
+    };
+    let fields = change.fields.iter().map(|field| {
+        json!({ "field": field.field, "from": field.from.to_string(), "to": field.to.to_string(), "diff": field.diff })
+    });
+    json!({ "verb": verb, "fields": fields.collect::<Vec<_>>() })
+}
+
+fn failed(failure: &Failure) -> Value {
+    let kind = match failure.kind {
+        FailureKind::Step => "step",
+        FailureKind::Timeout => "timeout",
+        FailureKind::DidNotConverge => "did_not_converge",
+        FailureKind::Unreachable => "unreachable",
+        FailureKind::Lost => "lost",
+        FailureKind::Aborted => "aborted",
+        FailureKind::Internal => "internal",
+    };
+    json!({ "kind": kind, "message": failure.message, "causes": failure.causes, "hint": failure.hint })
+}
+
+fn counts(tally: Tally) -> Value {
+    json!({
+        "ok": tally.ok,
+        "changed": tally.changed,
+        "skipped": tally.skipped,
+        "unknown": tally.unknown,
+        "failed": tally.failed,
+    })
+}

@@ -1,0 +1,137 @@
+//! The end of a run: a table of hosts, and the verdict in one sentence.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::lines::{Detail, WIDEST};
+use super::words::{Paint, count, paint, short, took};
+use crate::event::{Event, EventKind, Tally, Verdict};
+
+/// The most hosts that get a line of their own when all is well.
+const MOST_ROWS: usize = 50;
+
+/// How many of the slowest steps are named.
+const SLOWEST: usize = 3;
+
+/// Gathers what the end is to say.
+pub(super) struct Recap {
+    color: bool,
+    detail: Detail,
+    check: bool,
+    rows: BTreeMap<String, Row>,
+    slowest: Vec<(u64, String)>,
+    end: Option<(Verdict, Tally, u64)>,
+}
+
+#[derive(Default)]
+struct Row {
+    tally: Tally,
+    lost: bool,
+    stopped: bool,
+}
+
+impl Recap {
+    pub(super) fn new(color: bool, detail: Detail) -> Self {
+        Self { color, detail, check: false, rows: BTreeMap::new(), slowest: Vec::new(), end: None }
+    }
+
+    pub(super) fn hear(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::RunStarted { hosts, check, .. } => {
+                self.check = *check;
+                self.rows = hosts.iter().map(|host| (host.clone(), Row::default())).collect();
+            }
+            EventKind::StepFinished { step, outcome, took_ms, .. } => {
+                self.rows.entry(event.host.clone()).or_default().tally.count(outcome);
+                self.slowest.push((*took_ms, format!("{} {} on {}", step.kind, step.title, step.target)));
+                self.slowest.sort_by_key(|(millis, _)| std::cmp::Reverse(*millis));
+                self.slowest.truncate(SLOWEST);
+            }
+            EventKind::HostLost { .. } => self.rows.entry(event.host.clone()).or_default().lost = true,
+            EventKind::HostFinished { stopped: Some(_), .. } => {
+                self.rows.entry(event.host.clone()).or_default().stopped = true;
+            }
+            EventKind::RunFinished { tally, verdict } => self.end = Some((*verdict, *tally, event.at_ms)),
+            _ => {}
+        }
+    }
+
+    /// The recap; empty before the run is over.
+    pub(super) fn text(&self) -> String {
+        let Some((verdict, tally, at_ms)) = self.end else { return String::new() };
+        let mut text = String::from("\n");
+        let width = self.rows.keys().map(|host| host.chars().count()).max().unwrap_or(4).clamp(4, WIDEST);
+        let changed = if self.check { "would change" } else { "changed" };
+        let head = format!(
+            "{:width$}  {:>5}  {changed:>7}  {:>7}  {:>7}  {:>6}",
+            "host", "ok", "skipped", "unknown", "failed"
+        );
+        let _ = writeln!(text, "{}", paint(self.color, Paint::Dim, &head));
+        let column = changed.len();
+        let loud = |row: &Row| row.lost || row.stopped || row.tally.failed > 0;
+        let shown = self.rows.iter().filter(|(_, row)| self.rows.len() <= MOST_ROWS || loud(row));
+        for (host, row) in shown {
+            let Tally { ok, changed, skipped, unknown, failed } = row.tally;
+            let note = match (row.lost, row.stopped) {
+                (true, _) => "  lost",
+                (_, true) => "  stopped",
+                _ => "",
+            };
+            let line = format!(
+                "{:width$}  {ok:>5}  {changed:>column$}  {skipped:>7}  {unknown:>7}  {failed:>6}{note}",
+                short(host)
+            );
+            let how = match (loud(row), changed) {
+                (true, _) => Paint::Bad,
+                (false, 0) => Paint::Plain,
+                (false, _) => Paint::Change,
+            };
+            let _ = writeln!(text, "{}", paint(self.color, how, &line));
+        }
+        if self.detail == Detail::Verbose {
+            for (millis, step) in &self.slowest {
+                let _ = writeln!(text, "{:>7}  {}", took(*millis), short(step));
+            }
+        }
+        let (sentence, how) = self.sentence(verdict, tally);
+        let _ = writeln!(text, "\n{} ({})", paint(self.color, how, &sentence), took(at_ms));
+        text
+    }
+
+    fn sentence(&self, verdict: Verdict, tally: Tally) -> (String, Paint) {
+        let lost = self.rows.values().filter(|row| row.lost).count() as u64;
+        match verdict {
+            Verdict::Converged if tally.changed == 0 => {
+                ("nothing to do: everything is as declared".to_owned(), Paint::Good)
+            }
+            Verdict::Converged => (format!("done: {} applied", count(u64::from(tally.changed), "change")), Paint::Good),
+            Verdict::WouldChange => {
+                let unknown = if tally.unknown > 0 {
+                    format!(", {} cannot be known yet", count(u64::from(tally.unknown), "step"))
+                } else {
+                    String::new()
+                };
+                let changes = count(u64::from(tally.changed), "change");
+                (
+                    format!("only looked: {changes} would be applied{unknown}; run without --check to apply"),
+                    Paint::Change,
+                )
+            }
+            Verdict::Failed => {
+                let failed = match tally.failed {
+                    0 => "not all hosts came to the end".to_owned(),
+                    steps => count(u64::from(steps), "step"),
+                };
+                (
+                    format!("failed: {failed}; mend the cause and run the same command again: what is done stays done"),
+                    Paint::Bad,
+                )
+            }
+            Verdict::Unreachable => (
+                format!("{} could not be reached or went away; run again when they are back", count(lost, "host")),
+                Paint::Bad,
+            ),
+            Verdict::Aborted => ("stopped; run the same command again to go on".to_owned(), Paint::Bad),
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! `container`: a container that is made anew only when what was declared for it changed.
+
+mod gate;
+mod lan;
+mod spec;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use self::spec::{Cpus, HOST_CAPABILITIES, SPEC_FIELDS, refused_source};
+use super::param::Size;
+use super::{ArgError, Observed, Param, Resource};
+use crate::change::{Change, Datum, Fields, State, Verb};
+use crate::failure::Failure;
+use crate::system::docker::{Container as Found, DockerHands, SPEC_LABEL, container_name, image_name};
+use crate::system::{Actuator, Probe};
+use crate::value::{Arrow, Map, Value, show_size};
+
+pub(super) use self::spec::{from_json, scalar, texts, to_json};
+
+crate::choice! {
+    /// What a container is connected to when it starts.
+    pub enum NetworkMode {
+        /// To nothing; `attach` plugs interfaces in.
+        None = "none",
+        /// To Docker's own bridge, behind NAT.
+        Bridge = "bridge",
+        /// It shares the host's network.
+        Host = "host",
+        /// To a network of Docker's own macvlan driver, which `lan` describes.
+        Macvlan = "macvlan",
+    }
+}
+
+crate::choice! {
+    /// When the daemon starts a container again by itself.
+    pub enum Restart {
+        /// Never.
+        No = "no",
+        /// Always, even when it was stopped by hand before the daemon started.
+        Always = "always",
+        /// Always, unless it was stopped by hand.
+        UnlessStopped = "unless_stopped",
+        /// When its process failed.
+        OnFailure = "on_failure",
+    }
+}
+
+crate::choice! {
+    /// Whether a container should run.
+    pub enum RunState {
+        /// It runs.
+        Running = "running",
+        /// It exists, but does not run.
+        Stopped = "stopped",
+        /// It does not exist.
+        Absent = "absent",
+    }
+}
+
+crate::follow_up! {
+    /// The step that waits for the container's service.
+    pub struct Healthy ["http", "command"]
+}
+crate::kind! {
+    /// Keeps a container as declared.
+    ///
+    /// What was declared is stored on the container. It is made anew only when that differs, or when the image's name now
+    /// stands for another image; the change names what differs. The new container is made beside the old one first, so
+    /// a declaration that Docker refuses leaves the old one running.
+    ///
+    /// The example presumes an image `fanli/example:1`, for instance from an `image` task before it.
+    pub struct Container = "container" {
+        /// Its name.
+        name: String,
+        /// The image that it is made from: `repo:tag`, present on the host.
+        image: String,
+        /// What runs in it, instead of the image's own command.
+        command: Option<Vec<String>>,
+        /// What runs the command, instead of the image's own entry point.
+        entrypoint: Option<Vec<String>>,
+        /// Environment variables.
+        env: Map = Map::new(),
+        /// Its host name; the container's name by default.
+        hostname: Option<String>,
+        /// The user that its command runs as: `name`, `uid` or `uid:gid`.
+        user: Option<String>,
+        /// Where its command starts.
+        workdir: Option<String>,
+        /// How much memory it may use, swap included.
+        memory: Option<Size>,
+        /// How many processors it may use: `2`, `"1.5"`, `50%`.
+        cpus: Option<Cpus>,
+        /// Directories of the host: `"/on/host" -> "/inside" read_only`. They must exist. Flags: `read_only`, and `slave` or
+        /// `shared` to see mounts that are made below later.
+        mounts: Vec<Arrow> = Vec::new(),
+        /// File systems in memory: `"/tmp"` or `"/run:size=64m,mode=0755"`.
+        tmpfs: Vec<String> = Vec::new(),
+        /// What it is connected to when it starts. `none` fits `attach`.
+        network: NetworkMode = NetworkMode::None,
+        /// With `network = macvlan`: `{ name  parent  subnet  gateway  address }`; a network with `mode = docker` fills it in.
+        lan: Map = Map::new(),
+        /// Ports of the host that lead to it: `"8080:80"`, `"10.0.0.1:53:53/udp"`. Only with `network = bridge`.
+        ports: Vec<String> = Vec::new(),
+        /// With `network = host`: the ports that it listens on. None of them may be taken when it is made; a network's `attach`
+        /// fills them in.
+        listens: Vec<i64> = Vec::new(),
+        /// Its name servers. Docker writes them into the container when it is made: others make it anew.
+        dns: Vec<IpAddr> = Vec::new(),
+        /// Domains that short names are looked up in; as `dns`.
+        search: Vec<String> = Vec::new(),
+        /// More lines for its hosts file: `"db:10.0.0.5"`.
+        extra_hosts: Vec<String> = Vec::new(),
+        /// Kernel settings of its own: `"net.core.somaxconn=1024"`.
+        sysctls: Vec<String> = Vec::new(),
+        /// Capabilities beyond Docker's own set, such as `NET_ADMIN`. Those that hand over the host are refused.
+        capabilities: Vec<String> = Vec::new(),
+        /// When the daemon starts it again.
+        restart: Restart = Restart::UnlessStopped,
+        /// The signal that asks it to stop.
+        stop_signal: Option<String>,
+        /// How long it may take to stop before it is killed.
+        stop_timeout: Duration = Duration::from_secs(10),
+        /// Whether a small init reaps its orphans.
+        init: bool = false,
+        /// Whether its own file system is read-only.
+        read_only: bool = false,
+        /// Labels.
+        labels: Map = Map::new(),
+        /// How large one file of its log may grow.
+        log_size: Size = Size(10_000_000),
+        /// How many files of its log are kept.
+        log_files: i64 = 3,
+        /// Whether its program starts only once an interface has been plugged in: fanli stands before it, waits for the interface
+        /// and its address at most a minute, and then becomes the program, with its process number, its user and its
+        /// signals. Needs `network = none`; fanli itself is mounted at `/.fanli`, read-only.
+        gate: bool = false,
+        /// Whether it should run.
+        state: RunState = RunState::Running,
+        /// Takes over a container of that name that fanli did not make: it is made anew.
+        adopt: bool = false,
+        /// Waits until its service answers: `http("http://10.0.0.5/ping", within: 30s)`, or
+        /// `command(["docker", "exec", "db", "pg_isready"], within: 1m)`.
+        healthy: Option<Healthy>,
+    }
+    results {
+        "id": "the container's full ID",
+        "image_id": "the ID of the image that it was made from",
+        "pid": "the process ID of its first process, or null",
+        "status": "`running`, `exited`, `paused`, `restarting`, `created` or `dead`",
+        "exit_code": "the exit code of its last process",
+    }
+    children ["attach"]
+    example r#"# presumes an image fanli/example:1
+container "fanli-example" {
+  image        = "fanli/example:1"
+  command      = ["sleep", "600"]
+  memory       = 64MiB
+  env          = { STAGE = "test" }
+  tmpfs        = ["/tmp"]
+  stop_timeout = 1s
+}"#
+}
+impl Container {
+    /// Names of containers that only a run that was killed in the middle leaves behind.
+    fn leftovers(&self) -> [String; 2] {
+        [format!("{}.fanli-new", self.name), format!("{}.fanli-old", self.name)]
+    }
+
+    /// On the host's network nobody but the process itself would say that its port is another's.
+    fn refuse_taken_ports(&self, old: Option<&Found>, probe: &Probe) -> Result<(), Failure> {
+        for port in self.listens.iter().filter_map(|port| u16::try_from(*port).ok()) {
+            let Some(listener) = probe.listener(port)? else { continue };
+            let own = |pid: u32| old.and_then(|old| old.pid).is_some_and(|old| probe.share_files(old, pid));
+            if listener.pid.is_some_and(own) {
+                continue;
+            }
+            let process = listener.pid.map_or_else(String::new, |pid| format!(", process {pid}"));
+            return Err(Failure::new(format!(
+                "container {} cannot listen on port {port} of the host: it is taken by {}{process}",
+                self.name, listener.name
+            ))
+            .hint("stop that, or give the container another port"));
+        }
+        Ok(())
+    }
+
+    /// Makes the new container beside the old one, then lets it take its place.
+    async fn replace(&self, old: Option<&Found>, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
+        let [new_name, old_name] = self.leftovers();
+        let mut body = self.body().map_err(|error| Failure::new(format!("`{}` {}", error.field, error.message)))?;
+        let Some(image) = docker.image(&self.image).await? else {
+            return Err(Failure::new(format!("there is no image {} on this host", self.image))
+                .hint("make it with an `image` task before this one"));
+        };
+        for bind in &mut body.binds {
+            // Docker gets the place that was looked at, not a link that somebody may turn in between.
+            let real = hands.bind_source(&bind.from).await?;
+            refused_source(&real)
+                .map_err(|message| Failure::new(message).within(format!("cannot mount {}", bind.from)))?;
+            bind.from = real;
+        }
+        self.refuse_taken_ports(old, hands)?;
+        if self.gate {
+            gate::stand_before(&mut body, image)?;
+        }
+        docker.remove(&new_name).await?;
+        if let Some(lan) = self.docker_lan().map_err(|error| Failure::new(error.message))? {
+            docker.ensure_lan(&lan).await?;
+        }
+        docker.create(&new_name, body.into_request()).await?;
+        if let Some(old) = old {
+            hands.progress(&format!("stopping {}", self.name), None);
+            docker.stop(&old.id, self.stop_timeout).await?;
+            docker.rename(&old.id, &old_name).await?;
+        }
+        docker.rename(&new_name, &self.name).await?;
+        if self.state == RunState::Running
+            && let Err(failure) = docker.start(&self.name).await
+        {
+            docker.remove(&self.name).await?;
+            let Some(old) = old else { return Err(failure) };
+            docker.rename(&old.id, &self.name).await?;
+            if old.status == "running" {
+                docker.start(&old.id).await?;
+            }
+            return Err(
+                failure.because("the container as it was before has been put back; what was attached to it is not")
+            );
+        }
+        if let Some(old) = old {
+            docker.remove(&old.id).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Only these can be mended without making the container anew.
+fn needs_replacing(change: &Change) -> bool {
+    let in_place = ["state", "leftover", gate::FIELD];
+    change.fields.iter().any(|field| !in_place.contains(&field.field.as_str()))
+}
+
+impl Resource for Container {
+    fn check(&self) -> Result<(), ArgError> {
+        container_name(&self.name).map_err(|message| ArgError::new("name", message))?;
+        image_name(&self.image).map_err(|message| ArgError::new("image", message))?;
+        if let Some(hostname) = &self.hostname {
+            container_name(hostname)
+                .map_err(|_| ArgError::new("hostname", format!("`{hostname}` is not a host name")))?;
+        }
+        if self.memory.is_some_and(|size| size.0 < 6 << 20) {
+            return Err(ArgError::new("memory", "is less than the 6MiB that Docker asks for"));
+        }
+        if !self.ports.is_empty() && self.network != NetworkMode::Bridge {
+            return Err(ArgError::new(
+                "ports",
+                "need `network = bridge`; with any other network there is nothing to map",
+            ));
+        }
+        if let Some(port) = self.listens.iter().find(|port| !(1..=65_535).contains(*port)) {
+            return Err(ArgError::new("listens", format!("`{port}` is not a port; they are 1 to 65535")));
+        }
+        if !self.listens.is_empty() && self.network != NetworkMode::Host {
+            return Err(ArgError::new("listens", "needs `network = host`"));
+        }
+        for capability in &self.capabilities {
+            let name = capability.strip_prefix("CAP_").unwrap_or(capability);
+            if !name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_') {
+                return Err(ArgError::new("capabilities", format!("`{capability}` is not written as in `NET_ADMIN`")));
+            }
+            if HOST_CAPABILITIES.contains(&name) {
+                return Err(ArgError::new("capabilities", format!("`{capability}` hands the host to the container")));
+            }
+        }
+        if let Some(label) = self.labels.keys().find(|label| label.starts_with("fanli.")) {
+            return Err(ArgError::new("labels", format!("`{label}`: names that begin with `fanli.` are fanli's own")));
+        }
+        self.docker_lan()?;
+        let mut places = BTreeSet::new();
+        if let Some(twice) = self.mounts.iter().find(|arrow| !places.insert(&arrow.to)) {
+            return Err(ArgError::new("mounts", format!("`{}` is mounted twice", twice.to)));
+        }
+        if self.gate && self.network != NetworkMode::None {
+            return Err(ArgError::new("gate", "needs `network = none`: any other network is there from the start"));
+        }
+        if self.log_size.0 < 1000 || !(1..=100).contains(&self.log_files) {
+            return Err(ArgError::new("log_files", "expected 1 to 100 files of 1KB or more"));
+        }
+        if self.stop_timeout > Duration::from_secs(3600) {
+            return Err(ArgError::new("stop_timeout", "is longer than an hour"));
+        }
+        self.body().map(|_| ())
+    }
+
+    fn desired(&self) -> State {
+        if self.state == RunState::Absent {
+            return State::Absent;
+        }
+        // What is not declared must not be there either: a field that was taken out of the playbook is a change.
+        let mut fields: Fields = SPEC_FIELDS.iter().map(|name| ((*name).to_owned(), Datum::Absent)).collect();
+        fields.extend(self.spec().into_iter().map(|(name, value)| (name, Datum::Value(value))));
+        fields.insert("state".to_owned(), self.state.show().into());
+        fields.insert("leftover".to_owned(), Datum::Absent);
+        if self.gate {
+            fields.insert(gate::FIELD.to_owned(), "in place".into());
+        }
+        State::Present(fields)
+    }
+
+    async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
+        let docker = probe.docker()?;
+        let Some(found) = docker.container(&self.name).await? else { return Ok(State::Absent.into()) };
+        let spec = found.labels.get(SPEC_LABEL);
+        if spec.is_none() && !self.adopt {
+            return Err(Failure::new(format!("container {} exists, and fanli did not make it", self.name))
+                .hint("remove it, choose another name, or let fanli make it anew with `adopt = true`"));
+        }
+        let spec = spec.and_then(|text| serde_json::from_str(text).ok()).map_or(Value::Null, from_json);
+        let mut fields: Fields = match spec {
+            Value::Map(map) => map.into_iter().map(|(name, value)| (name, Datum::Value(value))).collect(),
+            _ => Fields::new(),
+        };
+
+        // The name of the image may stand for another image by now.
+        if fields.get("image") == Some(&Datum::from(self.image.as_str()))
+            && let Some(image) = docker.image(&self.image).await?
+            && image.id != found.image_id
+        {
+            let older = format!("an older {} ({})", self.image, short_id(&found.image_id));
+            fields.insert("image".to_owned(), older.into());
+        }
+
+        // `docker update` can change these three on a container as it stands.
+        let some = |amount: u64, text: String| if amount == 0 { Datum::Absent } else { Datum::from(text) };
+        fields.insert("memory".to_owned(), some(found.memory, show_size(found.memory)));
+        fields.insert("cpus".to_owned(), some(found.nano_cpus, Cpus(found.nano_cpus / 1_000_000).show()));
+        fields.insert("restart".to_owned(), found.restart.replace('-', "_").into());
+
+        let state = match found.status.as_str() {
+            "exited" | "created" | "dead" => "stopped",
+            other => other,
+        };
+        fields.insert("state".to_owned(), state.into());
+        if self.gate && gate::installed(probe)? {
+            fields.insert(gate::FIELD.to_owned(), "in place".into());
+        }
+        for name in self.leftovers() {
+            if docker.container(&name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
+                fields.insert("leftover".to_owned(), name.into());
+            }
+        }
+        Ok(Observed { state: State::Present(fields), output: output(&found) })
+    }
+
+    async fn apply(&self, change: &Change, hands: &Actuator) -> Result<Map, Failure> {
+        let docker = hands.docker_hands()?;
+        let found = docker.container(&self.name).await?;
+        for name in self.leftovers() {
+            if docker.container(&name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
+                docker.remove(&name).await?;
+            }
+        }
+        if self.gate && change.verb != Verb::Remove {
+            gate::install(hands)?;
+        }
+        if change.verb == Verb::Remove {
+            docker.stop(&self.name, self.stop_timeout).await?;
+            docker.remove(&self.name).await?;
+            if let Some(lan) = self.docker_lan().map_err(|error| Failure::new(error.message))? {
+                docker.leave_lan(&lan.name).await?;
+            }
+            return Ok(Map::new());
+        }
+        match &found {
+            Some(found) if !needs_replacing(change) => match self.state {
+                RunState::Running if found.status == "paused" => docker.unpause(&self.name).await?,
+                RunState::Running if found.status != "running" => docker.start(&self.name).await?,
+                RunState::Stopped => docker.stop(&self.name, self.stop_timeout).await?,
+                RunState::Running | RunState::Absent => {}
+            },
+            found => self.replace(found.as_ref(), &docker, hands).await?,
+        }
+        let Some(found) = docker.container(&self.name).await? else {
+            return Err(Failure::new(format!("container {} went away while it was being made", self.name)));
+        };
+        if self.state == RunState::Running && found.status != "running" {
+            let (code, error) = &found.exit;
+            let mut failure = Failure::new(format!("container {} did not stay up: {}", self.name, found.status))
+                .because(format!("exit code {code}"));
+            if !error.is_empty() {
+                failure = failure.because(error);
+            }
+            return Err(failure.hint(format!("see `docker logs {}`", self.name)));
+        }
+        Ok(output(&found))
+    }
+}
+
+fn output(found: &Found) -> Map {
+    Map::from([
+        ("id".to_owned(), Value::from(found.id.as_str())),
+        ("image_id".to_owned(), Value::from(found.image_id.as_str())),
+        ("pid".to_owned(), found.pid.map_or(Value::Null, Value::from)),
+        ("status".to_owned(), Value::from(found.status.as_str())),
+        ("exit_code".to_owned(), Value::Int(found.exit.0)),
+    ])
+}
+
+/// The first twelve digits of an ID, as Docker's own lists show it.
+pub(super) fn short_id(id: &str) -> String {
+    id.trim_start_matches("sha256:").chars().take(12).collect()
+}

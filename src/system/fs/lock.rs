@@ -1,0 +1,96 @@
+//! Locks that die with their holder.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags, ftruncate, openat};
+use rustix::io::Errno;
+
+use super::failed;
+use super::walk::{Last, place};
+use crate::failure::{Context, Failure, FailureKind};
+use crate::system::waiting::waiting;
+
+/// How often a held lock is tried again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The longest note of a holder that is read, in bytes.
+const MOST_NOTE: u64 = 4096;
+
+/// A `flock`, held for the life of this value; the kernel frees it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// Takes the lock on a file (made 0600 when missing), waiting at most `wait` (limit `lock_wait`). `note` is kept in the file:
+/// one line on who holds it, which the message of whoever cannot get it repeats.
+pub async fn lock(path: impl AsRef<Path>, note: &str, wait: Duration) -> Result<Lock, Failure> {
+    let path = path.as_ref();
+    waiting(&format!("cannot lock {}", path.display()), Box::pin(until_locked(path, note, wait))).await
+}
+
+async fn until_locked(path: &Path, note: &str, wait: Duration) -> Result<Lock, Failure> {
+    let until = Instant::now() + wait;
+    let mut file = open_lock(path)?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(std::fs::TryLockError::WouldBlock) if Instant::now() < until => tokio::time::sleep(RETRY).await,
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = file.rewind();
+                let _ = Read::by_ref(&mut file).take(MOST_NOTE).read_to_string(&mut holder);
+                let holder = holder.trim();
+                let holder = if holder.is_empty() { "another process" } else { holder };
+                let limit = Failure::timeout("lock_wait", wait).message;
+                return Err(
+                    Failure::of(FailureKind::Timeout, format!("{} is held by {holder}", path.display())).because(limit)
+                );
+            }
+            Err(std::fs::TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+    }
+    let noted = ftruncate(&file, 0).map_err(std::io::Error::from).and_then(|()| file.rewind());
+    noted.and_then(|()| writeln!(file, "{note}")).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Lock { _file: file })
+}
+
+/// The note of whoever holds the lock on a file; `None` when nobody does.
+///
+/// # Errors
+/// The file is there and cannot be opened.
+pub fn holder(path: impl AsRef<Path>) -> Result<Option<String>, Failure> {
+    let path = path.as_ref();
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let mut note = String::new();
+            let _ = Read::by_ref(&mut file).take(MOST_NOTE).read_to_string(&mut note);
+            Ok(Some(note.trim().to_owned()))
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot look at the lock {}", path.display()))
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File, Failure> {
+    let missing = || Failure::new(format!("the directory of {} does not exist", path.display()));
+    let place = place(path, Last::Keep)?.ok_or_else(missing)?.named()?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match openat(&place.dir, &place.name, flags, Mode::RUSR | Mode::WUSR) {
+        Ok(fd) => Ok(File::from(fd)),
+        Err(Errno::LOOP) => Err(Failure::new(format!("{} is a link", path.display()))),
+        Err(errno) => Err(failed("open", path, errno)),
+    }
+}

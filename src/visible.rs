@@ -1,0 +1,19 @@
+//! What can be shown: characters that would deceive a reader are never printed as they are.
+
+/// Characters that cannot be seen or that change how the rest of a line is shown (CVE-2021-42574): no source may hold them,
+/// no report shows them as they are.
+pub fn is_deceptive(c: char) -> bool {
+    matches!(c,
+        '\u{00AD}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}'
+        | '\u{E0000}'..='\u{E0FFF}')
+}
+
+/// Text fit for a message: what cannot be seen, or would move the cursor, is written out.
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() || is_deceptive(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}

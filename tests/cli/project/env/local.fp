@@ -1,0 +1,3 @@
+hosts docker {
+  host "localhost" { connection = local }
+}

@@ -1,0 +1,3 @@
+play "x" on hosts.all {
+  directory "/srv" { mode: 0755 }
+}

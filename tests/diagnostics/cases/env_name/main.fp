@@ -1,0 +1,8 @@
+#: --env ../etc/passwd
+hosts web {
+  host "localhost" { connection = local }
+}
+
+play "web" on hosts.web {
+  directory "/srv/a"
+}

@@ -1,0 +1,4 @@
+vars {
+  web_nodes = missing_name
+  web_mode  = 644
+}

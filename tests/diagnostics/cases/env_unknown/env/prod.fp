@@ -1,0 +1,1 @@
+vars { size = 1 }

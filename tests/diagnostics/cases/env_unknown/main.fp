@@ -1,0 +1,8 @@
+#: --env prodd
+hosts web {
+  host "localhost" { connection = local }
+}
+
+play "web" on hosts.web {
+  directory "/srv/a"
+}

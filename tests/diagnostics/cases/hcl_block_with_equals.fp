@@ -1,0 +1,11 @@
+hosts web {
+  host "localhost" { connection = local }
+}
+
+vars = {
+  folder = "/srv"
+}
+
+play "web" on hosts.web {
+  directory = { path = "/srv/a"  mode = 0755 }
+}

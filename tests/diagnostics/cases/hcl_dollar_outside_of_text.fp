@@ -1,0 +1,9 @@
+hosts web {
+  host "localhost" { connection = local }
+}
+
+vars { folder = "/srv" }
+
+play "web" on hosts.web {
+  directory ${folder} { mode = 0755 }
+}

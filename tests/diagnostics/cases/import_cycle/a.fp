@@ -1,0 +1,3 @@
+import "b.fp"
+
+vars { a = 1 }

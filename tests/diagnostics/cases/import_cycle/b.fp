@@ -1,0 +1,3 @@
+import "a.fp"
+
+vars { b = 1 }

@@ -1,0 +1,3 @@
+role web_node(a: int) {
+  directory "/srv/{{ a }}"
+}

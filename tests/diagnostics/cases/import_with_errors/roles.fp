@@ -1,0 +1,3 @@
+role site(name: string) {
+  directory "/srv/{{ nam }}" { mode = 755 }
+}

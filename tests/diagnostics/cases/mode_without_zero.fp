@@ -1,0 +1,8 @@
+hosts web {
+  host "localhost" { connection = local }
+}
+
+play "web" on hosts.web {
+  directory "/srv/a" { mode = 755 }
+  file "/srv/b" { mode = "0644" }
+}

@@ -1,0 +1,3 @@
+play "web" on hosts.all {
+  directory "/srv/a"
+}

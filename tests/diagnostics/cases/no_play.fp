@@ -1,0 +1,5 @@
+hosts web {
+  host "localhost" { connection = local }
+}
+
+vars { a = 1 }

@@ -1,0 +1,8 @@
+#: --set web_nodes
+hosts web {
+  host "localhost" { connection = local }
+}
+
+play "web" on hosts.web {
+  directory "/srv/a"
+}

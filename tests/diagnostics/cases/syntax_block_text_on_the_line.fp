@@ -1,0 +1,11 @@
+hosts web {
+  host "localhost" { connection = local }
+}
+
+play "web" on hosts.web {
+  file "/srv/a" {
+    content = """one
+      two
+    """
+  }
+}

@@ -1,0 +1,10 @@
+hosts web {
+  host "localhost" { connection = local }
+}
+
+play "web" on hosts.web {
+  directory "/srv/a"
+  {
+    mode = 0755
+  }
+}

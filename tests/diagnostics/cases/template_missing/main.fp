@@ -1,0 +1,8 @@
+hosts web {
+  host "localhost" { connection = local }
+}
+
+play "web" on hosts.web {
+  template "/srv/a" { source = "templates/sit.conf" }
+  template "/srv/b" { source = "templates" }
+}

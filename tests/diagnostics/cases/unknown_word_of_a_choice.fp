@@ -1,0 +1,7 @@
+hosts web {
+  host "localhost" { connection = local }
+}
+
+play "web" on hosts.web {
+  directory "/srv/a" { state = absnt }
+}

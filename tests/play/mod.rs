@@ -1,0 +1,7 @@
+//! Whole plays on this machine: the language, the plan, the wire, the helper and the engine as one.
+
+mod network;
+mod engine;
+mod run;
+mod signals;
+mod stages;

@@ -1,0 +1,166 @@
+//! Plays, batches, several hosts, limits and locks.
+
+use std::collections::BTreeMap;
+
+use super::run::{Place, Run};
+
+#[test]
+fn a_failed_host_stops_alone() {
+    let place = Place::new(
+        &["h1", "h2"],
+        r#"play "first" on hosts.all_of_them {
+  when host.name == "h1" {
+    file "OUT/none/x" { content = "" }
+  }
+  file "OUT/{{ host.name }}" { content = "" }
+}
+play "second" on hosts.all_of_them {
+  file "OUT/{{ host.name }}-2" { content = "" }
+}"#,
+    );
+    let run = place.play(&[]).expect(4);
+    let mut steps = run.steps();
+    steps.sort();
+    assert_eq!(steps, ["h1 file x: failed", "h2 file h2-2: changed", "h2 file h2: changed"]);
+}
+
+#[test]
+fn a_failed_batch_stops_the_later_ones() {
+    let place = Place::new(
+        &["h1", "h2", "h3", "h4"],
+        r#"play "p" on hosts.all_of_them batch [1, 2] {
+  when host.name == "h2" {
+    file "OUT/none/x" { content = "" }
+  }
+  file "OUT/{{ host.name }}" { content = "" }
+}
+play "next" on hosts.all_of_them {
+  file "OUT/{{ host.name }}-next" { content = "" }
+}"#,
+    );
+    let run = place.play(&[]).expect(4);
+    let mut steps = run.steps();
+    steps.sort();
+    assert_eq!(
+        steps,
+        [
+            "h1 file h1-next: changed",
+            "h1 file h1: changed",
+            "h2 file x: failed",
+            "h3 file h3-next: changed",
+            "h3 file h3: changed",
+            "h4 file h4-next: changed",
+        ]
+    );
+    assert!(run.text.contains("batch 3 of 3 does not take place, as one before it failed"), "{}", run.text);
+}
+
+#[test]
+fn a_play_is_a_barrier_for_all_hosts() {
+    let place = Place::new(
+        &["h1", "h2", "h3"],
+        r#"play "first" on hosts.all_of_them {
+  file "OUT/{{ host.name }}" { content = ""  validate = ["sh", "-c", "[ {{ host.name }} != h1 ] || sleep 1 # {file}"] }
+}
+play "second" on hosts.all_of_them {
+  for name in ["h1", "h2", "h3"] {
+    link "OUT/{{ host.name }}-{{ name }}" { to = name }
+  }
+}"#,
+    );
+    let run = place.play(&[]).expect(0);
+    let place_of = |wanted: &dyn Fn(&str) -> bool| run.steps().iter().position(|step| wanted(step)).unwrap();
+    let slow = place_of(&|step| step.starts_with("h1 file"));
+    let second = place_of(&|step| step.contains(" link "));
+    assert!(slow < second, "{:?}", run.steps());
+}
+
+#[test]
+fn every_host_ends_with_one_terminal_event_and_counts_its_events() {
+    let place = Place::new(
+        &["h1", "h2", "h3"],
+        r#"play "p" on hosts.all_of_them {
+  for number in range(20) {
+    file "OUT/{{ host.name }}-{{ number }}" { content = "" }
+  }
+}"#,
+    );
+    let run = place.play(&[]).expect(0);
+    let mut last: BTreeMap<String, (u64, bool)> = BTreeMap::new();
+    for event in &run.events {
+        let host = event["host"].as_str().unwrap_or_default().to_owned();
+        let terminal = ["host_finished", "host_lost", "run_finished"].contains(&event["event"].as_str().unwrap());
+        let index = event["index"].as_u64().unwrap();
+        if event["event"] == "host_connected" {
+            continue;
+        }
+        if let Some((before, ended)) = last.get(&host) {
+            assert!(!ended, "{host} goes on after its end: {event}");
+            assert_eq!(index, before + 1, "{host}: {event}");
+        }
+        last.insert(host, (index, terminal));
+    }
+    assert_eq!(last.len(), 4);
+    assert!(last.values().all(|(_, ended)| *ended), "{last:?}");
+    assert_eq!(run.events.last().unwrap()["event"], "run_finished");
+}
+
+#[test]
+fn limits_and_tags_choose() {
+    let place = Place::new(
+        &["web1", "web2", "db1"],
+        r#"play "p" on hosts.all_of_them {
+  file "OUT/{{ host.name }}-a" { content = ""  tags = "a" }
+  file "OUT/{{ host.name }}-b" { content = ""  tags = ["b", "c"] }
+  file "OUT/{{ host.name }}-always" { content = ""  tags = "always" }
+}"#,
+    );
+    let sorted = |run: Run| {
+        let mut steps = run.expect(0).steps();
+        steps.sort();
+        steps
+            .into_iter()
+            .map(|step| step.split(' ').nth(2).unwrap().trim_end_matches(':').to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(sorted(place.play(&["--limit", "web*,!web2", "--tags", "c", "--check"])), ["web1-always", "web1-b"]);
+    assert_eq!(sorted(place.play(&["--limit", "db1", "--skip-tags", "b", "--check"])), ["db1-a", "db1-always"]);
+}
+
+#[test]
+fn two_runs_do_not_work_on_a_host_at_once() {
+    let place = Place::new(
+        &["h"],
+        r#"play "p" on hosts.all_of_them {
+  file "OUT/started" { content = "" }
+  file "OUT/a" { content = "a"  validate = ["sh", "-c", "while [ ! -e OUT/go ]; do sleep 0.05; done # {file}"] }
+}"#,
+    );
+    let first = place.start(&[]);
+    place.wait_for("started");
+    let second = place.play(&["--lock-wait", "200ms"]);
+    std::fs::write(place.out("go"), "").unwrap();
+    Run::of(first).expect(0);
+    assert_ne!(second.code, Some(0), "{}", second.text);
+    assert!(second.text.contains("another run is at work on h"), "{}", second.text);
+    assert!(second.text.contains("over its limit `lock_wait` of 200ms"), "{}", second.text);
+    assert!(second.text.contains("held by run "), "{}", second.text);
+    place.play(&[]).expect_nothing_done();
+}
+
+#[test]
+fn an_unreachable_host_does_not_hold_the_others() {
+    let place = Place::new(
+        &["h1"],
+        r#"hosts far {
+  host "h2" { address = 127.0.0.1  port = 1 }
+}
+play "p" on hosts.all {
+  file "OUT/{{ host.name }}" { content = "" }
+}"#,
+    );
+    let run = place.play(&[]).expect(5);
+    assert_eq!(run.steps(), ["h1 file h1: changed"]);
+    assert!(run.text.contains("cannot connect to 127.0.0.1"), "{}", run.text);
+    assert!(run.text.contains("Connection refused"), "{}", run.text);
+}

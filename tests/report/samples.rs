@@ -1,0 +1,252 @@
+//! Events made by hand.
+
+use fanli::change::{Change, Datum, FieldChange, Verb};
+use fanli::event::{Event, EventKind, Outcome, StepRef, Tally, Target, Verdict};
+use fanli::failure::{Failure, FailureKind};
+use fanli::value::{Map, Value};
+
+/// How many kinds of events there are; [`name`] does not compile when one is added.
+pub(super) const KINDS: usize = 11;
+
+/// The name of an event's kind.
+pub(super) fn name(kind: &EventKind) -> &'static str {
+    match kind {
+        EventKind::RunStarted { .. } => "run_started",
+        EventKind::HostConnected { .. } => "host_connected",
+        EventKind::StageStarted { .. } => "stage_started",
+        EventKind::StepStarted { .. } => "step_started",
+        EventKind::Progress { .. } => "progress",
+        EventKind::StepFinished { .. } => "step_finished",
+        EventKind::StageFinished { .. } => "stage_finished",
+        EventKind::Warning { .. } => "warning",
+        EventKind::HostFinished { .. } => "host_finished",
+        EventKind::HostLost { .. } => "host_lost",
+        EventKind::RunFinished { .. } => "run_finished",
+    }
+}
+
+/// A change of one field.
+pub(super) fn change(field: &str, from: impl Into<Datum>, to: impl Into<Datum>, diff: Option<&str>) -> Change {
+    let field =
+        FieldChange { field: field.to_owned(), from: from.into(), to: to.into(), diff: diff.map(str::to_owned) };
+    Change { verb: Verb::Update, fields: vec![field] }
+}
+
+fn target(host: &str, node: &str) -> Target {
+    Target { host: host.to_owned(), node: (!node.is_empty()).then(|| node.to_owned()) }
+}
+
+fn step(id: u32, target: Target, kind: &str, title: &str, line: u32) -> StepRef {
+    let (kind, title, play) = (kind.to_owned(), title.to_owned(), "docker hosts".to_owned());
+    StepRef { id, target, play, kind, title, at: format!("playbooks/web-tier.fp:{line}"), handler: false }
+}
+
+/// Numbers events of a run, each host's apart, and gives them times.
+#[derive(Default)]
+struct Tape {
+    events: Vec<Event>,
+    at_ms: u64,
+}
+
+impl Tape {
+    fn say(&mut self, host: &str, after_ms: u64, kind: EventKind) -> &mut Self {
+        self.at_ms += after_ms;
+        let index = self.events.iter().filter(|event| event.host == host).count() as u64;
+        self.events.push(Event { host: host.to_owned(), index, at_ms: self.at_ms, kind });
+        self
+    }
+
+    fn start(check: bool, hosts: &[&str], steps: u32) -> Self {
+        let mut tape = Self::default();
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let playbook = "playbooks/web-tier.fp".to_owned();
+        let kind = EventKind::RunStarted { run: "19ab-7".to_owned(), playbook, hosts, steps, check };
+        tape.say("", 0, kind);
+        tape
+    }
+
+    fn step(&mut self, step: &StepRef, took_ms: u64, outcome: Outcome, output: Map) -> &mut Self {
+        let host = step.target.host.clone();
+        self.say(&host, 1, EventKind::StepStarted { step: step.clone() });
+        self.say(&host, took_ms, EventKind::StepFinished { step: step.clone(), outcome, output, took_ms })
+    }
+
+    fn end(&mut self, tally: Tally, verdict: Verdict) -> Vec<Event> {
+        self.say("", 5, EventKind::RunFinished { tally, verdict });
+        std::mem::take(&mut self.events)
+    }
+}
+
+fn tally(ok: u32, changed: u32, skipped: u32, unknown: u32, failed: u32) -> Tally {
+    Tally { ok, changed, skipped, unknown, failed }
+}
+
+fn finished(tally: Tally, stopped: Option<Failure>) -> EventKind {
+    EventKind::HostFinished { tally, stopped }
+}
+
+fn stage(play: &str, batch: Option<(u32, u32)>, targets: Vec<Target>) -> EventKind {
+    EventKind::StageStarted { play: play.to_owned(), batch, targets }
+}
+
+const DIFF: &str = "--- /etc/motd\n+++ declared\n@@ -1,2 +1,2 @@\n welcome\n-to web1\n+to the new web1\n";
+
+/// Whole runs, each with a name.
+pub(super) fn runs() -> Vec<(&'static str, Vec<Event>)> {
+    vec![
+        ("changes", changes()),
+        ("nothing_to_do", nothing_to_do()),
+        ("check_mode", check_mode()),
+        ("failures", failures()),
+        ("unreachable", unreachable()),
+        ("aborted", aborted()),
+    ]
+}
+
+fn changes() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["lab1", "lab2"], 9);
+    tape.say("lab1", 120, EventKind::HostConnected { uploaded: true });
+    tape.say("lab2", 10, EventKind::HostConnected { uploaded: false });
+    tape.say("", 1, stage("docker hosts", None, vec![target("lab1", ""), target("lab2", "")]));
+    let on = |host: &str| target(host, "");
+    let created = Change { verb: Verb::Create, ..change("mode", Datum::Absent, Value::Mode(0o755), None) };
+    tape.step(&step(0, on("lab1"), "directory", "/srv/web", 40), 3, Outcome::Changed(created), Map::new());
+    tape.step(&step(0, on("lab2"), "directory", "/srv/web", 40), 3, Outcome::Ok, Map::new());
+    let motd = change("content", Datum::content(&b"a"[..]), Datum::content(&b"b"[..]), Some(DIFF));
+    tape.step(&step(1, on("lab1"), "file", "/etc/motd", 44), 4, Outcome::Changed(motd), Map::new());
+    let image = step(2, on("lab1"), "image", "fanli/base:12", 60);
+    tape.say("lab1", 2, EventKind::StepStarted { step: image.clone() });
+    for (done, after) in [(10, 100), (90, 31_000), (95, 2_000), (180, 45_000)] {
+        let message = "packages unpacked".to_owned();
+        tape.say("lab1", after, EventKind::Progress { id: 2, message, amount: Some((done, 200)) });
+    }
+    let built =
+        Change { verb: Verb::Create, ..change("bootstrap", Datum::Absent, Value::from("debian bookworm"), None) };
+    let output =
+        Map::from([("id".to_owned(), Value::from("sha256:11aa")), ("size".to_owned(), Value::Size(123 << 20))]);
+    let took = EventKind::StepFinished { step: image, outcome: Outcome::Changed(built), output, took_ms: 84_210 };
+    tape.say("lab1", 6_000, took);
+    let removed = Change { verb: Verb::Remove, fields: Vec::new() };
+    tape.step(&step(3, on("lab1"), "file", "/etc/old.conf", 70), 2, Outcome::Changed(removed), Map::new());
+    tape.step(
+        &step(1, on("lab2"), "file", "/etc/motd", 44),
+        2,
+        Outcome::Skipped("`when` does not hold".to_owned()),
+        Map::new(),
+    );
+    let handler = StepRef { handler: true, ..step(4, on("lab1"), "command", "apachectl -k graceful", 90) };
+    let output = Map::from([
+        ("stdout".to_owned(), Value::from("")),
+        ("stderr".to_owned(), Value::from("AH00558: no name\nSyntax OK\n")),
+        ("exit_code".to_owned(), Value::Int(0)),
+    ]);
+    tape.step(&handler, 1_340, Outcome::Ran, output);
+    for host in ["lab1", "lab2"] {
+        tape.say(host, 1, EventKind::StageFinished { stage: 0, failed: Vec::new() });
+    }
+    let nodes = vec![target("lab1", "web08010"), target("lab2", "web08011")];
+    tape.say("", 1, stage("nodes", Some((1, 2)), nodes));
+    let mtu = Change {
+        verb: Verb::Update,
+        fields: [
+            change("address", Datum::Absent, Value::from("10.88.8.10/24"), None),
+            change("mtu", Value::Int(1400), Value::Int(1500), None),
+        ]
+        .into_iter()
+        .flat_map(|change| change.fields)
+        .collect(),
+    };
+    tape.step(&step(5, target("lab1", "web08010"), "attach", "web-lan", 120), 8, Outcome::Changed(mtu), Map::new());
+    tape.step(&step(2, target("lab2", "web08011"), "attach", "web-lan", 120), 8, Outcome::Ok, Map::new());
+    let message = "the clock of lab2 is 3 minutes behind".to_owned();
+    tape.say("lab2", 1, EventKind::Warning { message });
+    tape.say("lab1", 1, finished(tally(0, 6, 0, 0, 0), None));
+    tape.say("lab2", 1, finished(tally(2, 0, 1, 0, 0), None));
+    tape.end(tally(2, 6, 1, 0, 0), Verdict::Converged)
+}
+
+fn nothing_to_do() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["web1"], 2);
+    tape.say("web1", 90, EventKind::HostConnected { uploaded: false });
+    tape.say("", 1, stage("docker hosts", None, vec![target("web1", "")]));
+    tape.step(&step(0, target("web1", ""), "directory", "/srv", 3), 1, Outcome::Ok, Map::new());
+    tape.step(&step(1, target("web1", ""), "file", "/srv/a", 4), 1, Outcome::Ok, Map::new());
+    tape.say("web1", 1, EventKind::StageFinished { stage: 0, failed: Vec::new() });
+    tape.say("web1", 1, finished(tally(2, 0, 0, 0, 0), None));
+    tape.end(tally(2, 0, 0, 0, 0), Verdict::Converged)
+}
+
+fn check_mode() -> Vec<Event> {
+    let mut tape = Tape::start(true, &["web1", "a-host-with-a-long-name.example.org"], 4);
+    let on = || target("web1", "");
+    tape.say("web1", 90, EventKind::HostConnected { uploaded: false });
+    tape.say("", 1, stage("docker hosts", None, vec![on(), target("a-host-with-a-long-name.example.org", "")]));
+    let mode = change("mode", Value::Mode(0o700), Value::Mode(0o755), None);
+    tape.step(&step(0, on(), "directory", "/srv", 3), 1, Outcome::WouldChange(mode), Map::new());
+    tape.step(&step(1, on(), "command", "make", 4), 1, Outcome::WouldRun, Map::new());
+    let reason = "it uses the result `made`, which is not known yet".to_owned();
+    tape.step(&step(2, on(), "file", "/srv/made", 5), 1, Outcome::Unknown(reason), Map::new());
+    let other = || target("a-host-with-a-long-name.example.org", "");
+    tape.step(&step(0, other(), "directory", "/srv", 3), 1, Outcome::Ok, Map::new());
+    tape.say("web1", 1, finished(tally(0, 2, 0, 1, 0), None));
+    tape.say("a-host-with-a-long-name.example.org", 1, finished(tally(1, 0, 0, 0, 0), None));
+    tape.end(tally(1, 2, 0, 1, 0), Verdict::WouldChange)
+}
+
+fn failures() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["web1", "web2"], 6);
+    tape.say("", 1, stage("docker hosts", None, vec![target("web1", ""), target("web2", "")]));
+    let failure = Failure::new("`apachectl -t` exited with 1")
+        .because("AH00526: Syntax error on line 12 of /etc/apache2/sites.conf:\nInvalid command 'Foo'")
+        .hint("mend the template, or leave `validate` out");
+    let change = change("content", Datum::content(&b"a"[..]), Datum::content(&b"b"[..]), None);
+    let config = step(0, target("web1", ""), "template", "/etc/apache2/sites.conf", 31);
+    tape.step(&config, 2_400, Outcome::Failed(failure, Some(change)), Map::new());
+    let mut late = Failure::timeout("timeout", std::time::Duration::from_secs(30));
+    late = late.within("http://10.0.0.5/ping does not answer");
+    tape.step(
+        &step(0, target("web2", ""), "http", "http://10.0.0.5/ping", 40),
+        30_004,
+        Outcome::Failed(late, None),
+        Map::new(),
+    );
+    let stopped = || Some(Failure::new("a step failed"));
+    tape.say("web1", 1, EventKind::StageFinished { stage: 0, failed: vec![target("web1", "")] });
+    tape.say("web1", 1, finished(tally(0, 0, 0, 0, 1), stopped()));
+    tape.say("web2", 1, finished(tally(0, 0, 0, 0, 1), stopped()));
+    tape.end(tally(0, 0, 0, 0, 2), Verdict::Failed)
+}
+
+fn unreachable() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["web1", "web2"], 2);
+    let failure = Failure::of(FailureKind::Unreachable, "ssh cannot connect to web1")
+        .because("ssh: connect to host 192.0.2.1 port 22: Connection timed out")
+        .hint("try it: ssh web1");
+    tape.say("web1", 10_000, EventKind::HostLost { failure });
+    tape.say("web2", 1, EventKind::HostConnected { uploaded: false });
+    tape.say("", 1, stage("docker hosts", None, vec![target("web2", "")]));
+    tape.step(&step(0, target("web2", ""), "directory", "/srv", 3), 1, Outcome::Ok, Map::new());
+    let failure = Failure::of(FailureKind::Lost, "the connection ended before the helper did");
+    tape.say("web2", 1, EventKind::HostLost { failure });
+    tape.end(tally(1, 0, 0, 0, 0), Verdict::Unreachable)
+}
+
+fn aborted() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["web1"], 2);
+    tape.say("", 1, stage("docker hosts", None, vec![target("web1", "")]));
+    tape.step(&step(0, target("web1", ""), "directory", "/srv", 3), 1, Outcome::Ok, Map::new());
+    let stopped = Failure::of(FailureKind::Aborted, "stopped by a signal");
+    tape.say("web1", 1, finished(tally(1, 0, 0, 0, 0), Some(stopped)));
+    tape.end(tally(1, 0, 0, 0, 0), Verdict::Aborted)
+}
+
+/// At least one event of each kind, and each word that an event can hold.
+pub(super) fn one_of_each() -> Vec<Event> {
+    let mut events: Vec<Event> = runs().into_iter().flat_map(|(_, events)| events).collect();
+    let kinds = [FailureKind::DidNotConverge, FailureKind::Internal, FailureKind::Step, FailureKind::Timeout];
+    for kind in kinds {
+        let failure = Failure::of(kind, "x");
+        events.push(Event { host: "a".to_owned(), index: 0, at_ms: 0, kind: EventKind::HostLost { failure } });
+    }
+    events
+}

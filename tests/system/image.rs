@@ -1,0 +1,162 @@
+//! `image` against a real daemon.
+
+use fanli::value::{Blob, Digest, Tree, TreeEntry, TreeEntryKind, Value};
+
+use crate::docker_hosts::Hosts;
+use crate::drive::{Drive, Task, task};
+
+/// A context from paths and contents.
+fn tree(drive: &mut Drive, files: &[(&str, &str)]) -> Value {
+    let mut entries = Vec::new();
+    for (path, text) in files {
+        let blob = Blob { digest: Digest::of(text.as_bytes()), len: text.len() as u64 };
+        drive.blobs.push((blob.digest, text.as_bytes().to_vec()));
+        entries.push(TreeEntry { path: (*path).into(), kind: TreeEntryKind::File { blob, executable: false } });
+    }
+    entries.sort_by(|left, right| left.path.cmp(&right.path));
+    Value::Tree(Tree { entries })
+}
+
+fn build(context: &Value, more: &[(&'static str, Value)]) -> Task {
+    let base = [("name", Value::from("fdk/app:1")), ("context", context.clone())];
+    task("image", base.into_iter().chain(more.iter().cloned()))
+}
+
+fn args(items: &[(&str, &str)]) -> Value {
+    Value::Map(items.iter().map(|(key, value)| ((*key).to_owned(), Value::from(*value))).collect())
+}
+
+const DOCKERFILE: &str =
+    "FROM fanli/example:1\nARG WHO=nobody\nCOPY page /www/page\nRUN echo made for $WHO > /www/who\n";
+
+#[test]
+fn an_image_is_built_when_what_it_is_made_of_changed() {
+    let hosts = Hosts::start("i", 1);
+    let host = &hosts.hosts[0];
+    let mut drive = host.drive();
+    let one = tree(&mut drive, &[("Dockerfile", DOCKERFILE), ("page", "one")]);
+    let two = tree(&mut drive, &[("Dockerfile", DOCKERFILE), ("page", "two")]);
+    let bad = tree(&mut drive, &[("Dockerfile", "FROM fanli/example:1\nRUN echo before; false\n")]);
+    let id = || host.must("docker inspect -f '{{.Id}}' fdk/app:1");
+
+    let made = drive.one(&build(&one, &[]));
+    assert!(made.fields().contains(&"context".to_owned()));
+    assert!(made.progress.iter().any(|line| line.contains("RUN echo")), "{:?}", made.progress);
+    let first = id();
+    let again = drive.one(&build(&one, &[]));
+    again.no_change();
+    println!("second look at an image: {} us", again.observe_us);
+
+    // Only what changed is named.
+    assert_eq!(drive.one(&build(&two, &[])).fields(), ["context"]);
+    assert_ne!(id(), first);
+    let odd = "a \"quoted\" $HOME ${PATH} \\ value";
+    assert_eq!(drive.one(&build(&two, &[("args", args(&[("WHO", odd)]))])).fields(), ["args"]);
+    drive.one(&build(&two, &[("args", args(&[("WHO", odd)]))])).no_change();
+    assert_eq!(drive.one(&build(&two, &[])).fields(), ["args"]);
+    host.busybox("fanli/example:1", "anew");
+    assert_eq!(drive.one(&build(&two, &[])).fields(), ["base"]);
+    drive.one(&build(&two, &[])).no_change();
+    assert_eq!(
+        host.must("docker run --rm --net none fdk/app:1 cat /www/page /www/who /www/index.html"),
+        "twomade for nobody\nanew"
+    );
+
+    // A container on it is made anew when it was.
+    let container = task(
+        "container",
+        [
+            ("name", Value::from("fdk-i")),
+            ("image", Value::from("fdk/app:1")),
+            ("command", Value::List(vec!["sleep".into(), "600".into()])),
+            ("stop_timeout", Value::Duration(std::time::Duration::from_secs(1))),
+        ],
+    );
+    drive.one(&container).fields();
+    drive.one(&build(&one, &[])).fields();
+    assert_eq!(drive.one(&container).fields(), ["image"]);
+
+    // Somebody else's container from our image is still somebody else's.
+    host.must("docker run -d --name fdk-other --net none fdk/app:1 sleep 600");
+    let other = task("container", [("name", Value::from("fdk-other")), ("image", Value::from("fdk/app:1"))]);
+    assert!(drive.one(&other).failed().to_string().contains("did not make it"));
+    host.must("docker rm -f fdk-other");
+
+    // A build that fails says why, and leaves the image as it was.
+    let before = id();
+    let failed = drive.one(&build(&bad, &[]));
+    let text = failed.failed().to_string();
+    assert!(text.contains("echo before") && text.contains("non-zero code"), "{text}");
+    assert_eq!(id(), before);
+
+    // Old ones go, beyond those kept and those in use.
+    for (tag, mark) in [("1", "a"), ("2", "b"), ("3", "c"), ("4", "d")] {
+        let context = tree(&mut drive, &[("Dockerfile", "FROM fanli/example:1\nCOPY page /page\n"), ("page", mark)]);
+        let name = ("name", Value::Str(format!("fdk/kept:{tag}")));
+        let image = task("image", [name, ("context", context), ("keep", Value::Int(2))]);
+        drive.one(&image).fields();
+        // Images are told apart by when they were made, in seconds.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+    assert_eq!(host.must("docker images --format '{{.Tag}}' fdk/kept | sort | tr '\\n' ' '"), "3 4");
+
+    let gone = task("image", [("name", Value::from("fdk/kept:3")), ("state", Value::from("absent"))]);
+    assert!(drive.one(&gone).change.is_some());
+    drive.one(&gone).no_change();
+}
+
+#[test]
+fn a_debian_root_is_made_once() {
+    let hosts = Hosts::start("b", 1);
+    let host = &hosts.hosts[0];
+    let mut drive = host.drive();
+    drive.own_network = false;
+    let call = |packages: &[&str]| {
+        let packages = packages.iter().map(|name| Value::from(*name)).collect();
+        let named = [("packages".to_owned(), Value::List(packages))].into();
+        Value::Call(Box::new(fanli::value::Call { name: "debian".into(), args: vec!["bookworm".into()], named }))
+    };
+    let image = |name: &'static str| task("image", [("name", Value::from(name)), ("bootstrap", call(&["netbase"]))]);
+
+    let made = drive.one(&image("fdk/base:12"));
+    println!("bootstrap: {} ms; said {:?}", made.apply_us / 1000, made.progress.last());
+    assert_eq!(made.fields(), ["bootstrap", "packages"]);
+    drive.one(&image("fdk/base:12")).no_change();
+    assert_eq!(host.must("docker run --rm --net none fdk/base:12 cat /etc/services | head -c 1"), "#");
+
+    // Another tag of the same, or a rebuilt host: from the kept tar.
+    let again = drive.one(&image("fdk/base:again"));
+    println!("import from the kept tar: {} ms", again.apply_us / 1000);
+    assert!(!again.progress.iter().any(|line| line.contains("Retrieving")), "{:?}", again.progress);
+    assert_eq!(host.must("ls /var/cache/fanli/bootstrap | grep -c tar"), "1");
+    assert_eq!(host.must("ls /var/lib/fanli/bootstrap"), "");
+    assert!(!host.must("cat /proc/mounts").contains("bootstrap"));
+}
+
+#[test]
+fn a_bootstrap_that_is_killed_leaves_nothing_running_or_mounted() {
+    let hosts = Hosts::start("z", 1);
+    let host = &hosts.hosts[0];
+    let image = |mirror: Option<&str>| {
+        let named = mirror.map(|mirror| ("mirror".to_owned(), Value::from(mirror))).into_iter().collect();
+        let call = fanli::value::Call { name: "debian".into(), args: vec!["bookworm".into()], named };
+        task("image", [("name", Value::from("fdk/base:12")), ("bootstrap", Value::Call(Box::new(call)))])
+    };
+    let mut killed = host.drive();
+    killed.own_network = false;
+    killed.wrap = ["timeout", "-s", "KILL", "8"].map(String::from).to_vec();
+    assert!(killed.try_run(&[image(None)]).is_none());
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let place = host.must("ls -d /var/lib/fanli/bootstrap/*");
+    assert!(!place.is_empty());
+    assert_eq!(host.must("pgrep -af '/var/lib/fanli/bootstrap[/]' || :"), "");
+    assert!(!host.must("cat /proc/mounts").contains("/var/lib/fanli/bootstrap/"));
+
+    // The next run cleans up before it begins; this one has no mirror, so it ends there.
+    let failed = host.drive().one(&image(Some("http://127.0.0.1:9/debian")));
+    assert!(failed.failed().to_string().contains("debootstrap ended"), "{}", failed.failed());
+    assert_eq!(
+        host.must("ls /var/lib/fanli/bootstrap /var/cache/fanli/bootstrap | grep -v lock"),
+        "/var/cache/fanli/bootstrap:\n\n/var/lib/fanli/bootstrap:"
+    );
+}

@@ -1,0 +1,49 @@
+//! Tests that need root, real daemons or network namespaces: `cargo test --test system -- --test-threads=1`.
+//!
+//! They fail, never skip, when they cannot run, and leave nothing behind.
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod accounts;
+mod accounts_killed;
+mod apart;
+mod actions;
+mod attach;
+mod attach_conflict;
+mod attach_faults;
+mod book;
+mod book_hosts;
+#[path = "../common/mod.rs"]
+mod common;
+mod container;
+mod copy;
+mod docker_hosts;
+mod drive;
+mod file_examples;
+mod files;
+mod host_view;
+mod image;
+mod facts;
+mod kill;
+mod lab;
+mod tier;
+mod modes;
+mod mount;
+mod net_trace;
+mod sshfs;
+mod package;
+mod plugs;
+mod service;
+mod watch;
+mod watch_daemon;
+mod watch_gate;
+mod watch_killed;
+mod watch_trouble;
+mod watch_unit;
+mod watched;

@@ -1,0 +1,151 @@
+//! The tier over SSH on three docker hosts.
+
+use super::run::{Play, eventually, get, play};
+use super::shared_lab::{HOSTS, converged, down, in_node, mend, nodes, on};
+use std::time::Duration;
+
+#[test]
+fn a1_the_tier_comes_up_over_ssh_and_a_second_run_changes_nothing() {
+    let lab = converged();
+    eprintln!("the tier came up in {:?}", lab.as_ref().unwrap().first.took);
+    let second = play(&["--env", "lab"]).expect_nothing_done();
+    eprintln!("a run that finds nothing to do takes {:?}", second.took);
+    assert!(second.took < Duration::from_secs(20), "{:?}", second.took);
+}
+
+#[test]
+fn a2_every_node_answers_every_host_with_its_name() {
+    let _lab = converged();
+    let all: Vec<(String, String)> = HOSTS.iter().flat_map(|host| nodes(host)).collect();
+    assert_eq!(all.len(), 3, "{all:?}");
+    for (name, address) in &all {
+        // This machine is one more neighbour on the switch.
+        assert_eq!(get(address, "/index.php"), (200, name.clone()));
+        for host in HOSTS {
+            assert_eq!(on(host, &format!("curl -sS --max-time 5 http://{address}/")), *name, "from {host}");
+        }
+    }
+    for host in HOSTS {
+        assert_eq!(nodes(host).len(), 1, "nodes are spread evenly");
+    }
+}
+
+#[test]
+fn a3_logs_are_cut_by_the_hour_and_belong_to_the_admin() {
+    let _lab = converged();
+    let (name, address) = nodes("lab1").remove(0);
+    on("lab1", &format!("curl -sS --max-time 5 -H 'Host: tuan.fanli.test' http://{address}/?a3"));
+    let log = format!("/data/containers/{name}/weblogs/tuan/$(TZ=Asia/Shanghai date +%Y%m%d%H).log");
+    eventually("the line is in the log", Duration::from_secs(10), || {
+        on("lab1", &format!("grep -c 'GET /?a3' {log} || true")) != "0"
+    });
+    assert_eq!(on("lab1", &format!("stat -c '%U:%a' {log}")), "tuangouadmin:644");
+}
+
+#[test]
+fn a4_the_real_programs_accept_their_configuration() {
+    let _lab = converged();
+    let (name, _) = nodes("lab2").remove(0);
+    assert_eq!(on("lab2", &format!("docker exec {name} apachectl -t 2>&1")), "Syntax OK");
+    assert!(on("lab2", &format!("docker exec {name} supervisorctl status apache2")).contains("RUNNING"));
+    assert_eq!(on("lab2", &format!("docker exec {name} cat /proc/1/comm")), "supervisord");
+}
+
+#[test]
+fn b1_a_restarted_node_gets_its_interface_back_from_the_watcher() {
+    let _lab = converged();
+    let (name, address) = nodes("lab1").remove(0);
+    on("lab1", &format!("docker restart {name}"));
+    eventually("the node answers again without a run", Duration::from_secs(30), || {
+        get(&address, "/index.php") == (200, name.clone())
+    });
+    play(&["--env", "lab"]).expect_nothing_done();
+}
+
+#[test]
+fn b1_without_a_watcher_exactly_the_interface_is_mended_by_the_next_run() {
+    let _lab = converged();
+    let (name, address) = nodes("lab1").remove(0);
+    on("lab1", &format!("/etc/init.d/fanli-watch stop && docker restart {name}"));
+    assert!(!in_node("lab1", &name, "ip -o link").contains("eth0"), "docker restart was seen to lose the interface");
+    let what = |run: &Play| {
+        let differing = run.differing().into_iter();
+        differing.map(|step| (step.target.clone(), step.kind.clone())).collect::<Vec<_>>()
+    };
+    let both = [("lab1".to_owned(), "watcher".to_owned()), (name.clone(), "attach".to_owned())];
+    let check = play(&["--env", "lab", "--check"]);
+    assert_eq!(what(&check), both, "{}", check.told());
+    // The watcher, which is started first, may have been quicker than the step.
+    let mended = play(&["--env", "lab"]).expect_good();
+    assert!([&both[..], &both[..1]].contains(&&what(&mended)[..]), "{}", mended.told());
+    assert_eq!(get(&address, "/index.php"), (200, name));
+    play(&["--env", "lab"]).expect_nothing_done();
+}
+
+#[test]
+fn b2_a_daemon_that_crashed_is_started_and_its_nodes_are_attached_again() {
+    let _lab = converged();
+    let (name, address) = nodes("lab3").remove(0);
+    on("lab3", "kill -9 $(cat /run/docker.pid)");
+    mend();
+    assert_eq!(get(&address, "/index.php"), (200, name));
+}
+
+#[test]
+fn b3_a_changed_configuration_is_tested_and_the_nodes_reload_it() {
+    let _lab = converged();
+    let (name, _) = nodes("lab1").remove(0);
+    let pid = on("lab1", &format!("docker exec {name} supervisorctl pid apache2"));
+    let run = play(&["--env", "lab", "--set", "domain=shop.test"]).expect_good();
+    assert!(run.differing().iter().any(|step| step.kind == "template"), "{}", run.told());
+    let (status, _) = get(&nodes("lab1")[0].1, "/ping");
+    assert_eq!(status, 200);
+    assert_eq!(on("lab1", &format!("docker exec {name} supervisorctl pid apache2")), pid, "reloaded, not restarted");
+    mend();
+}
+
+#[test]
+fn b4_another_user_becomes_root_by_sudo_behind_a_login_script_that_talks() {
+    let _lab = converged();
+    on(
+        "lab2",
+        "useradd --create-home --shell /bin/bash deploy && usermod -p '*' deploy && \
+         echo 'deploy ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/deploy && \
+         printf 'echo Welcome to lab2; echo really >&2\n' > /home/deploy/.bashrc && chown deploy: /home/deploy/.bashrc",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let playbook = |more: &str| {
+        let path = folder.path().join("play.fp");
+        let text = format!(
+            "hosts all_of_them {{\n  host \"lab2\" {{ address = 10.88.0.2  user = \"deploy\"  {more} \
+             config = \"/var/lib/fanli-lab/lab/ssh_config\" }}\n}}\n\
+             play \"p\" on hosts.all_of_them {{\n  file \"/root/by-sudo\" {{ content = \"yes\\n\" }}\n}}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        super::run::output(crate::common::fanli(), &["play", path.to_str().unwrap()])
+    };
+    let without = playbook("");
+    let said = String::from_utf8_lossy(&without.stdout).into_owned();
+    assert_eq!(without.status.code(), Some(5), "{said}");
+    assert!(said.contains("fanli needs root: log in as root or set become = true"), "{said}");
+    let with = playbook("become = true ");
+    assert_eq!(with.status.code(), Some(0), "{}", String::from_utf8_lossy(&with.stdout));
+    assert_eq!(on("lab2", "stat -c '%U %a' /root/by-sudo; cat /root/by-sudo"), "root 644\nyes");
+    on("lab2", "rm /etc/sudoers.d/deploy /root/by-sudo && userdel --remove deploy 2> /dev/null");
+}
+
+#[test]
+fn z_down_leaves_nothing() {
+    drop(converged());
+    down();
+    let left = super::run::must(
+        "sh",
+        &[
+            "-c",
+            "ip -o link | grep -e fl-lab || true; ls /run/netns | grep fl-lab || true; \
+             grep -l fanli-lab/lab/ /proc/[0-9]*/mountinfo 2>/dev/null || true; ls -d /sys/fs/cgroup/*/fanli-lab/lab 2>/dev/null || true; \
+             iptables-save 2>/dev/null | grep -e fl-lab -e 10.88.0.0 || true; ls -d /var/lib/fanli-lab/lab /run/fanli-lab/lab.* 2>/dev/null || true",
+        ],
+    );
+    assert_eq!(left, "");
+}
