@@ -130,7 +130,7 @@ async fn look(recorded: &Recorded, cause: &Cause, probe: &Probe) -> Result<(Cond
             }
             return Ok((Condition::Stopped, done));
         }
-        match engine::keep(&Keeping::new(recorded.clone()), probe, limit).await {
+        match engine::keep(&Keeping::new(recorded.clone(), known_to_run), probe, limit).await {
             Ok(change) => return Ok((Condition::Plugged, change.map(|change| told(recorded, &change)))),
             // It ended, or was restarted, while it was looked at: that is no failure.
             Err(_) if turns < MOST_TURNS => known_to_run = false,

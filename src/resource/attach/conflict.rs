@@ -109,7 +109,8 @@ impl Attach {
             _ if self.was_ours(view) => Asking::GLANCE,
             _ => Asking::QUICK,
         };
-        let heard = self.until_clear(wanted, &from, &asking, view, hands).await;
+        let asked_already = asking == Asking::GLANCE && view.silent_on == Some(from.link);
+        let heard = if asked_already { Ok(()) } else { self.until_clear(wanted, &from, &asking, view, hands).await };
         let made_for_this = from.temporary || (heard.is_err() && !had_shim);
         if made_for_this {
             let gone = host.delete_link(from.link).await;

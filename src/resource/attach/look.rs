@@ -57,6 +57,8 @@ pub(super) struct View {
     /// The shim of that parent, and whether it answers ARP only for what leads over it.
     pub(super) shim: Option<Link>,
     pub(super) shim_filters: bool,
+    /// The link over which the network was asked for the address at the same time, when nobody answered.
+    pub(super) silent_on: Option<u32>,
     /// Routes over the shim.
     pub(super) shim_routes: Vec<Route>,
     /// Those that lead to containers that are gone.
@@ -130,7 +132,7 @@ impl Attach {
         Ok(())
     }
 
-    async fn look_at_host(&self, probe: &Probe, view: &mut View) -> Result<(), Failure> {
+    pub(super) async fn look_at_host(&self, probe: &Probe, view: &mut View) -> Result<(), Failure> {
         let host = probe.host_network().await?;
         let by_name = |name: &str| host.link(name).cloned();
         view.parent = by_name(&self.card());

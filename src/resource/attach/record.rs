@@ -13,13 +13,13 @@ use tokio::sync::Mutex;
 
 use super::look::{Others, View};
 use super::segment::Segment;
-use super::{Attach, AttachState, IN_PLACE};
+use super::{Attach, AttachState, IN_PLACE, Probing};
 use crate::change::{Change, Datum, Fields, State};
 use crate::failure::{Context, Failure};
 use crate::resource::{ArgError, Declared, Observed, Resource};
 use crate::system::arp::{Asking, Heard};
 use crate::system::fs::{Attrs, Lock, lock};
-use crate::system::netlink::Mac;
+use crate::system::netlink::{Mac, Route};
 use crate::system::{Actuator, Probe};
 use crate::value::{Digest, Map};
 
@@ -338,22 +338,30 @@ impl Recorded {
     /// # Errors
     /// The kernel does not answer.
     pub async fn still_answers(&self, probe: &Probe) -> Result<Option<Failure>, Failure> {
-        let attach = &self.attach;
-        let (Ok(wanted), Segment::Card) = (attach.wanted(), attach.segment()) else { return Ok(None) };
-        let host = probe.host_network().await?;
-        // Only the shim hears the macvlans of this host.
-        let shim = host.link(&attach.way()).filter(|link| link.up);
-        let Some((index, mac)) = shim.and_then(|link| Some((link.index, Mac(link.mac?)))) else { return Ok(None) };
-        let address = wanted.address.addr();
-        match probe.ask_arp(None, (index, mac), address, Some(wanted.mac), &Asking::GLANCE).await? {
-            Heard::Owner(mac) if mac == wanted.mac => {
+        let Some((_, Heard::Owner(mac))) = self.glance(probe).await? else { return Ok(None) };
+        match self.attach.wanted() {
+            Ok(wanted) if mac == wanted.mac => {
+                let address = self.record.address;
                 let failure = Failure::new(format!("{address} still answers although its container does not run"));
-                let named = attach.who_holds(failure.clone(), mac, None, probe).await;
+                let named = self.attach.who_holds(failure.clone(), mac, None, probe).await;
                 // Held by nobody here, it is a copy on another host: that is for `attach` to refuse.
                 Ok((named != failure).then_some(named))
             }
             _ => Ok(None),
         }
+    }
+
+    /// Asks over the shim, which alone hears the macvlans of this host, who has the address: the shim's number, and what was
+    /// heard within moments. `None` where there is no shim.
+    async fn glance(&self, probe: &Probe) -> Result<Option<(u32, Heard)>, Failure> {
+        let attach = &self.attach;
+        let (Ok(wanted), Segment::Card) = (attach.wanted(), attach.segment()) else { return Ok(None) };
+        let host = probe.host_network().await?;
+        let shim = host.link(&attach.way()).filter(|link| link.up);
+        let Some((index, mac)) = shim.and_then(|link| Some((link.index, Mac(link.mac?)))) else { return Ok(None) };
+        let address = wanted.address.addr();
+        let heard = probe.ask_arp(None, (index, mac), address, Some(wanted.mac), &Asking::GLANCE).await?;
+        Ok(Some((index, heard)))
     }
 
     fn refuse_outdated(&self, probe: &Probe) -> Result<(), Failure> {
@@ -368,13 +376,30 @@ impl Recorded {
 #[derive(Debug)]
 pub struct Keeping {
     recorded: Recorded,
+    /// Whether its container has just been started: then its interface will be missing.
+    started: bool,
     held: Mutex<Option<(Lock, Option<View>)>>,
 }
 
 impl Keeping {
     /// Nothing is locked before the first look; dropped, nothing is any more.
-    pub fn new(recorded: Recorded) -> Self {
-        Self { recorded, held: Mutex::new(None) }
+    pub fn new(recorded: Recorded, started: bool) -> Self {
+        Self { recorded, started, held: Mutex::new(None) }
+    }
+
+    /// Of a container that was just started the network is asked while it is looked at: every millisecond counts.
+    async fn look(&self, probe: &Probe) -> Result<View, Failure> {
+        let attach = &self.recorded.attach;
+        if !self.started || attach.probe == Probing::Off {
+            return attach.look(probe, Others::Skip).await;
+        }
+        let (view, asked) = tokio::join!(attach.look(probe, Others::Skip), self.recorded.glance(probe));
+        let mut view = view?;
+        // What answers, and what could not be asked, is asked again before the plug, and told then.
+        if let Ok(Some((shim, Heard::Silence))) = asked {
+            view.silent_on = Some(shim);
+        }
+        Ok(view)
     }
 }
 
@@ -391,7 +416,7 @@ impl Resource for Keeping {
             None => attach.one_at_a_time(probe).await?,
         };
         self.recorded.refuse_outdated(probe)?;
-        let view = attach.look(probe, Others::Skip).await?;
+        let view = self.look(probe).await?;
         let seen = attach.seen(&view);
         *held = Some((lock, Some(view)));
         seen
@@ -409,27 +434,37 @@ impl Resource for Keeping {
 #[derive(Clone, Debug)]
 pub struct Parted(pub Recorded);
 
+impl Parted {
+    /// The host's route to it, unless it runs: it may have been started again meanwhile.
+    async fn left(&self, probe: &Probe) -> Result<Option<Route>, Failure> {
+        let attach = &self.0.attach;
+        let found = probe.docker()?.container(&attach.container).await?;
+        if found.is_some_and(|found| found.pid.is_some()) {
+            return Ok(None);
+        }
+        let mut view = View::default();
+        attach.look_at_host(probe, &mut view).await?;
+        Ok(attach.own_shim_route(&view).copied())
+    }
+}
+
 impl Resource for Parted {
     fn desired(&self) -> State {
         State::Absent
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
-        let view = self.0.attach.look(probe, Others::Skip).await?;
-        let left = view.container.is_none() && self.0.attach.own_shim_route(&view).is_some();
-        Ok(if left { State::Present(Fields::new()) } else { State::Absent }.into())
+        let left = self.left(probe).await?;
+        Ok(left.map_or(State::Absent, |_| State::Present(Fields::new())).into())
     }
 
     async fn apply(&self, _change: &Change, hands: &Actuator) -> Result<Map, Failure> {
         make_folders(hands, "plugging")?;
         let _lock = self.0.attach.one_at_a_time(hands).await?;
         self.0.refuse_outdated(hands)?;
-        let view = self.0.attach.look(hands, Others::Skip).await?;
-        // It may have been started again meanwhile.
-        let route = self.0.attach.own_shim_route(&view).filter(|_| view.container.is_none());
-        if let Some(route) = route {
+        if let Some(route) = self.left(hands).await? {
             let host = hands.netlink_hands(None)?;
-            let done = host.remove_route(route).await;
+            let done = host.remove_route(&route).await;
             host.close().await;
             done?;
         }
