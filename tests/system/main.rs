@@ -35,6 +35,7 @@ mod lab;
 mod tier;
 mod modes;
 mod mount;
+mod net_invariants;
 mod net_trace;
 mod sshfs;
 mod package;
