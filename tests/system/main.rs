@@ -19,6 +19,7 @@ mod attach_conflict;
 mod attach_faults;
 mod book;
 mod book_hosts;
+mod book_race;
 #[path = "../common/mod.rs"]
 mod common;
 mod container;
