@@ -42,7 +42,9 @@ fn all_twelve_of_the_network_have_tests() {
 fn a_test_that_is_gone_is_seen() {
     assert!(is_there("main promises::a_test_that_is_gone_is_seen"));
     assert!(is_there("attach_conflict::rivals_for_one_address_never_both_win"));
-    for gone in ["attach_conflict::rivals", "attach_conflict::told", "nothing::at_all", "promises", "main promises::is_there"] {
+    for gone in
+        ["attach_conflict::rivals", "attach_conflict::told", "nothing::at_all", "promises", "main promises::is_there"]
+    {
         assert!(!is_there(gone), "{gone}");
     }
     assert_eq!(promises("| 3 | x | `a::b`, `main c::d` |"), [(3, vec!["a::b".to_owned(), "main c::d".to_owned()])]);

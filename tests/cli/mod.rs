@@ -151,6 +151,17 @@ fn a_host_without_a_watcher_and_without_attachments_is_fine() {
 }
 
 #[test]
+fn a_failure_inside_tells_its_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("watch")).unwrap();
+    std::fs::write(folder.path().join("watch/status.json"), "{").unwrap();
+    let output = fanli(&format!("status --state-dir {}", folder.path().display())).output().unwrap();
+    let said = told("status", &output).replace(folder.path().to_str().unwrap(), "STATE");
+    assert!(said.contains("error: STATE/watch/status.json is damaged"), "{said}");
+    assert!(said.ends_with("\nhelp: remove it: the watcher writes it again\n--- exit code 1\n"), "{said}");
+}
+
+#[test]
 fn documentation() {
     let pages: Vec<String> = schemas().iter().map(|schema| format!("doc {}", schema.name)).collect();
     let mut pages: Vec<&str> = pages.iter().map(String::as_str).collect();

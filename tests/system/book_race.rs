@@ -233,7 +233,9 @@ fn a_reservation_that_ends_on_the_way_plugs_nothing() {
     let round = |prefix: &str, at: usize| {
         let text = playbook(&format!("http://127.0.0.1:{}", way.port), prefix, "web", body);
         std::fs::write(&file, text).unwrap();
-        host.must("docker rm -f fn3web >/dev/null 2>&1 || :; ip link del fn-eth0 2>/dev/null || :; rm -rf /var/lib/fanli/*");
+        host.must(
+            "docker rm -f fn3web >/dev/null 2>&1 || :; ip link del fn-eth0 2>/dev/null || :; rm -rf /var/lib/fanli/*",
+        );
         // Somebody made the book before: what a run does to make one is not looked at here.
         let other = Book::new(Box::new(EtcdStore::new(&cluster.endpoints(), prefix).unwrap()), "other");
         other.claim("lan", &[Asked::slot("first", 1)], &last_one("10.99.0.84")).unwrap();
@@ -291,6 +293,8 @@ fn a_reservation_that_ends_on_the_way_plugs_nothing() {
             }
         }
     }
-    println!("{most} transactions: after {lost_after_expiry} the reservation had ended and another one had the address; {won} times it was bound");
+    println!(
+        "{most} transactions: after {lost_after_expiry} the reservation had ended and another one had the address; {won} times it was bound"
+    );
     assert!(lost_after_expiry > 0 && won > 0, "{lost_after_expiry}, {won}");
 }

@@ -268,7 +268,11 @@ fn what_is_not_fanlis_is_never_touched() {
         };
         drive.one(&tasks[1]).fields();
         same("after the plug");
-        inside(host, name, "ip addr del $(ip -4 -o addr show eth0 | tr -s \" \" | cut -d\" \" -f4) dev eth0; ip link set eth0 mtu 1300");
+        inside(
+            host,
+            name,
+            "ip addr del $(ip -4 -o addr show eth0 | tr -s \" \" | cut -d\" \" -f4) dev eth0; ip link set eth0 mtu 1300",
+        );
         assert!(!drive.one(&tasks[1]).fields().is_empty());
         same("after it was mended");
         drive.one(&with(&tasks[1], &[("state", "absent".into())])).fields();
@@ -305,7 +309,8 @@ fn a_process_number_that_was_used_again_is_refused() {
             println!("turn {turn}: the number was not used again");
             continue;
         };
-        let seen = Command::new("nsenter").args(["-t", &number.to_string(), "-n", "ip", "-br", "link"]).output().unwrap();
+        let seen =
+            Command::new("nsenter").args(["-t", &number.to_string(), "-n", "ip", "-br", "link"]).output().unwrap();
         drop(stranger);
         let seen = String::from_utf8(seen.stdout).unwrap();
         assert_eq!(seen.lines().count(), 1, "the stranger has a link: {seen}");

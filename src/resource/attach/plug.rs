@@ -189,6 +189,12 @@ impl Attach {
 
     /// Pulls the interface out, and forgets it.
     pub(super) async fn unplug(&self, view: &View, hands: &Actuator) -> Result<(), Failure> {
+        self.take_out(view, hands).await?;
+        self.forget(hands)
+    }
+
+    /// Pulls the interface out, and takes away what nobody else needs of what it stood on.
+    pub(super) async fn take_out(&self, view: &View, hands: &Actuator) -> Result<(), Failure> {
         if let Some(container) = &view.container {
             let probe: &Probe = hands;
             let namespace = probe.namespace(&hands.docker()?, container).await?;
@@ -206,7 +212,6 @@ impl Attach {
             done = self.leave_segment(view, &host, hands).await;
         }
         host.close().await;
-        done?;
-        self.forget(hands)
+        done
     }
 }

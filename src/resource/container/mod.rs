@@ -173,7 +173,9 @@ impl Container {
         for port in self.listens.iter().filter_map(|port| u16::try_from(*port).ok()) {
             let Some(listener) = probe.listener(port)? else { continue };
             let own = |pid: u32| old.and_then(|old| old.pid).is_some_and(|old| probe.share_files(old, pid));
-            if listener.pid.is_some_and(own) {
+            // A port that it published until now is given back with the old container; `docker-proxy` held it (moby, portmapper).
+            let published = || old.is_some_and(|old| old.published.iter().any(|(outside, _)| *outside == port));
+            if listener.pid.is_some_and(own) || listener.name == "docker-proxy" && published() {
                 continue;
             }
             let process = listener.pid.map_or_else(String::new, |pid| format!(", process {pid}"));
@@ -219,6 +221,7 @@ impl Container {
         if self.state == RunState::Running
             && let Err(failure) = docker.start(&self.name).await
         {
+            let failure = self.card_is_busy(failure);
             docker.remove(&self.name).await?;
             let Some(old) = old else { return Err(failure) };
             docker.rename(&old.id, &self.name).await?;
@@ -231,6 +234,7 @@ impl Container {
         }
         if let Some(old) = old {
             docker.remove(&old.id).await?;
+            self.leave_lan_of(old, docker).await?;
         }
         Ok(())
     }
@@ -368,8 +372,8 @@ impl Resource for Container {
         if change.verb == Verb::Remove {
             docker.stop(&self.name, self.stop_timeout).await?;
             docker.remove(&self.name).await?;
-            if let Some(lan) = self.docker_lan().map_err(|error| Failure::new(error.message))? {
-                docker.leave_lan(&lan.name).await?;
+            if let Some(found) = &found {
+                self.leave_lan_of(found, &docker).await?;
             }
             return Ok(Map::new());
         }
