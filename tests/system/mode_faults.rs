@@ -195,7 +195,7 @@ fn from_one_mode_to_another() {
         let what = format!("{from} to {to}");
         Case { hosts: &hosts, what: &what, mode: to, before: &before, tasks: &tasks }.run(&FAULTS[..2]);
     }
-    for (from, to) in [("macvlan", "nat"), ("bridge", "host")] {
+    for (from, to) in [("macvlan", "nat"), ("bridge", "host"), ("docker", "vxlan")] {
         let (before, tasks) = (plug(from), plug(to));
         let what = format!("{from} to {to}");
         Case { hosts: &hosts, what: &what, mode: to, before: &before, tasks: &tasks }.run(&FAULTS[..2]);

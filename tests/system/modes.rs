@@ -533,6 +533,11 @@ fn dockers_own_macvlan() {
     let foreign = two.drive().one(&second[0]);
     assert!(foreign.failed().to_string().contains("that fanli did not make"), "{}", foreign.failed());
     two.must("docker network rm fanli-lan");
+    // One that is stopped is on it still, and starts again.
+    one.drive().run(&on("fmo-d3", "10.99.0.44"))[1].no_change();
+    one.must("docker stop -t 0 fmo-d3");
     one.drive().one(&with(&moved[0], &[("state", "absent".into())])).fields();
+    one.must("docker start fmo-d3");
+    one.drive().one(&with(&on("fmo-d3", "10.99.0.44")[0], &[("state", "absent".into())])).fields();
     assert_eq!(one.must("docker network ls --filter label=fanli.network -q"), "");
 }

@@ -12,14 +12,13 @@ use crate::system::docker_networks::{DockerLan, docker_lan_name};
 use crate::value::Value;
 
 impl Container {
-    /// Takes away the network of ours that a container was on which is gone, when no other one is on it.
-    pub(super) async fn leave_lan_of(&self, gone: &Found, docker: &DockerHands) -> Result<(), Failure> {
+    /// Takes away the network of ours that a stopped container is on, called `name` by now, when no other one is on it.
+    pub(super) async fn leave_lan_of(&self, gone: &Found, name: &str, docker: &DockerHands) -> Result<(), Failure> {
         let now = self.docker_lan().ok().flatten().filter(|_| self.state != RunState::Absent);
-        let left = |name: &&String| {
-            name.starts_with(&docker_lan_name("")) && now.as_ref().is_none_or(|lan| lan.name != **name)
-        };
-        for name in gone.networks.keys().filter(left) {
-            docker.leave_lan(name).await?;
+        let left =
+            |lan: &&String| lan.starts_with(&docker_lan_name("")) && now.as_ref().is_none_or(|now| now.name != **lan);
+        for lan in gone.networks.keys().filter(left) {
+            docker.leave_lan(lan, name).await?;
         }
         Ok(())
     }

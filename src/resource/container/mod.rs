@@ -233,8 +233,8 @@ impl Container {
             );
         }
         if let Some(old) = old {
+            self.leave_lan_of(old, &old_name, docker).await?;
             docker.remove(&old.id).await?;
-            self.leave_lan_of(old, docker).await?;
         }
         Ok(())
     }
@@ -371,10 +371,10 @@ impl Resource for Container {
         }
         if change.verb == Verb::Remove {
             docker.stop(&self.name, self.stop_timeout).await?;
-            docker.remove(&self.name).await?;
             if let Some(found) = &found {
-                self.leave_lan_of(found, &docker).await?;
+                self.leave_lan_of(found, &self.name, &docker).await?;
             }
+            docker.remove(&self.name).await?;
             return Ok(Map::new());
         }
         match &found {
