@@ -179,6 +179,18 @@ fn with_others_on_the_card_it_is_refused_or_goes_one_by_one() {
         let (gone, there) = if to == "vxlan" { ("fn-eth0", "fb-lan") } else { ("fb-lan", "fn-eth0") };
         assert!(!links.contains(gone) && links.contains(there), "{from} to {to}: {links}");
     }
+    // What cannot be is told while the old one still works.
+    let before = own(host);
+    for (field, value, says) in [
+        ("parent", "eth9".into(), "no network card eth9"),
+        ("parent", "fn-eth0".into(), "is a macvlan itself"),
+        ("variant", Value::from("passthru"), "cut it off"),
+    ] {
+        let refused = drive.one(&with(&all("macvlan")[0][1], &[(field, value)]));
+        assert!(refused.failed().to_string().contains(says), "{}", refused.failed());
+        assert_eq!(own(host), before, "{says}");
+        answers(&hosts, host, "macvlan", "10.99.0.31");
+    }
     // Another card: the old one's shim goes with its last container, and that one is reached until then.
     host.must("ip link add pp0 type veth peer name pp1; ip link set pp1 up; ip link set pp0 up; ip addr add 10.98.7.1/24 dev pp0");
     let moved = all("macvlan").map(|node| with(&node[1], &[("parent", "pp0".into())]));

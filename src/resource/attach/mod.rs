@@ -295,16 +295,22 @@ impl Attach {
             return Ok(Map::from([("mac".to_owned(), Value::Null)]));
         }
         if view.container.is_some() {
+            view = self.with_vlan(view, hands).await?;
             self.refuse_mixed(&view, hands).await?;
+            self.refuse_to_leave(&wanted, &view)?;
             if self.leave_earlier(&view, hands).await? | self.leave_shim(&view, hands).await? {
                 view = self.look(hands, Others::Look).await?;
+                // The VLAN may have gone with what stood on it.
+                view = self.with_vlan(view, hands).await?;
             }
-        }
-        if view.container.is_some() && self.ensure_vlan(&view, hands).await? {
-            view = self.look(hands, Others::Look).await?;
         }
         self.refuse_conflict(&wanted, &mut view, hands).await?;
         let mac = self.plug(&wanted, &view, hands).await?;
         Ok(Map::from([("mac".to_owned(), Value::Str(mac.to_string()))]))
+    }
+
+    /// The view once its VLAN is there.
+    async fn with_vlan(&self, view: View, hands: &Actuator) -> Result<View, Failure> {
+        if self.ensure_vlan(&view, hands).await? { self.look(hands, Others::Look).await } else { Ok(view) }
     }
 }

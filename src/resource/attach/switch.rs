@@ -7,7 +7,7 @@
 use super::look::{Others, View};
 use super::record::{Record, records};
 use super::segment::Segment;
-use super::{Attach, Mode, shim};
+use super::{Attach, Mode, Wanted, shim};
 use crate::failure::Failure;
 use crate::resource::{Declared as _, Param as _, Resource as _};
 use crate::system::{Actuator, Probe};
@@ -33,14 +33,23 @@ impl Attach {
         (old.place().is_some() && old.place() != self.place()).then_some(old)
     }
 
+    /// What is known to stand in the way of the new one is told while the old one still works.
+    pub(super) fn refuse_to_leave(&self, wanted: &Wanted, view: &View) -> Result<(), Failure> {
+        let Some(old) = self.earlier(view.record.as_ref()) else { return Ok(()) };
+        let parent = self.usable_card(wanted, view, Some(&old.way()))?;
+        match self.segment() {
+            Segment::Card => Ok(()),
+            Segment::Bridge => self.refuse_immovable(view, parent),
+            // The card has its address back when its bridge goes.
+            Segment::Tunnel if old.segment() == Segment::Bridge => Ok(()),
+            Segment::Tunnel => self.refuse_tunnel(view),
+        }
+    }
+
     /// Takes out what the record tells of when it stood on something else; the record stays until another one takes its place. True
     /// when there was any.
     pub(super) async fn leave_earlier(&self, view: &View, hands: &Actuator) -> Result<bool, Failure> {
         let Some(old) = self.earlier(view.record.as_ref()) else { return Ok(false) };
-        // What is known to stand in the way of the new one is told while the old one still works.
-        if let (Some(parent), Segment::Bridge) = (&view.parent, self.segment()) {
-            self.refuse_immovable(view, parent)?;
-        }
         let mut before = View::default();
         if self.by_docker() {
             // Its container has another network by now, or is gone.
