@@ -173,12 +173,12 @@ fn a_replacement_that_is_killed_anywhere_is_finished_by_the_next() {
     drive.one(&version(0)).fields();
     let mut killed = 0;
     for request in 1.. {
-        // Every request is a connection of its own.
+        // Requests share connections; each is one `sendto`.
         let mut strace = host.drive();
         strace.threads = 1;
-        let inject = format!("inject=connect:signal=SIGKILL:when={request}");
+        let inject = format!("inject=sendto:signal=SIGKILL:when={request}");
         strace.wrap =
-            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=connect", "-e", &inject].map(String::from).to_vec();
+            ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", &inject].map(String::from).to_vec();
         let done = strace.try_run(&[version(request)]).is_some();
         drive.one(&version(request));
         drive.one(&version(request)).no_change();
