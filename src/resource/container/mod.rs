@@ -362,7 +362,8 @@ impl Resource for Container {
         let docker = hands.docker_hands()?;
         let found = docker.container(&self.name).await?;
         for name in self.leftovers() {
-            if docker.container(&name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
+            if let Some(left) = docker.container(&name).await?.filter(|left| left.labels.contains_key(SPEC_LABEL)) {
+                self.leave_lan_of(&left, &name, &docker).await?;
                 docker.remove(&name).await?;
             }
         }
