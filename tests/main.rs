@@ -17,6 +17,7 @@ mod facts;
 mod files;
 mod grammar;
 mod play;
+mod promises;
 mod remote;
 mod layers;
 mod snap;

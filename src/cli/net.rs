@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use super::asking::{FORKS, Reaching, as_json};
-use super::{columns, complain, exit, print, request};
+use super::{columns, complain, exit, failed, print, request};
 use crate::book::View;
 use crate::coordinator::ask::{Answer, Question, ask, survey};
 use crate::diagnostic::nearest;
@@ -101,7 +101,7 @@ impl From<String> for Ended {
 
 impl From<Failure> for Ended {
     fn from(failure: Failure) -> Self {
-        complain(&format!("error: {failure}"));
+        failed(&failure);
         Self(exit::INTERNAL)
     }
 }

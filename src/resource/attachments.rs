@@ -225,7 +225,10 @@ fn left(probe: &Probe) -> Result<Option<Status>, Failure> {
         return Ok(None);
     }
     let Some(text) = probe.read(&path, MOST_STATUS)? else { return Ok(None) };
-    serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display())).map(Some)
+    serde_json::from_slice(&text)
+        .with_context(|| format!("{} is damaged", path.display()))
+        .map(Some)
+        .map_err(|failure| failure.hint("remove it: the watcher writes it again"))
 }
 
 impl Resource for Attachments {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
-use bollard::query_parameters::InspectNetworkOptions;
+use bollard::query_parameters::{InspectNetworkOptions, ListContainersOptions};
 use ipnet::Ipv4Net;
 use serde::Deserialize;
 
@@ -41,7 +41,6 @@ impl DockerLan {
 #[serde(rename_all = "PascalCase")]
 struct RawNetwork {
     labels: Option<HashMap<String, String>>,
-    containers: Option<HashMap<String, serde_json::Value>>,
 }
 
 impl Docker {
@@ -84,16 +83,22 @@ impl DockerHands {
         limited(("docker answer", ANSWER), &what, self.client.create_network(request)).await.map(drop)
     }
 
-    /// Removes a network of ours that no container is on.
-    pub async fn leave_lan(&self, name: &str) -> Result<(), Failure> {
+    /// Removes a network of ours that no container but `except` is on, whether it runs or not. `except` may go after it: the
+    /// daemon keeps a network for the running alone, and whoever is killed in between finds the container still there.
+    pub async fn leave_lan(&self, name: &str, except: &str) -> Result<(), Failure> {
         let Some(found) = self.network(name).await? else { return Ok(()) };
-        let ours = found.labels.is_some_and(|labels| labels.contains_key(LABEL));
-        if !ours || found.containers.is_some_and(|containers| !containers.is_empty()) {
+        if !found.labels.is_some_and(|labels| labels.contains_key(LABEL)) {
+            return Ok(());
+        }
+        let filters = HashMap::from([("network".to_owned(), vec![name.to_owned()])]);
+        let there =
+            self.listed(ListContainersOptions { all: true, filters: Some(filters), ..Default::default() }).await?;
+        if there.iter().any(|container| container != except) {
             return Ok(());
         }
         let request = async {
             match self.client.remove_network(name).await {
-                // A container that is stopped may still be on it.
+                // A container may have come meanwhile.
                 Err(error) if is_status(&error, 404) || is_status(&error, 403) || is_status(&error, 409) => Ok(()),
                 other => other,
             }

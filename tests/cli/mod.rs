@@ -65,6 +65,8 @@ fn help() {
         "ip reserve --help",
         "ip release --help",
         "ip import --help",
+        "ip check --help",
+        "ip adopt --help",
         "lab --help",
         "lab up --help",
         "lab status --help",
@@ -95,6 +97,8 @@ fn help_of_every_command_has_examples() {
         "ip reserve",
         "ip release",
         "ip import",
+        "ip check",
+        "ip adopt",
         "lab",
         "lab up",
         "lab status",
@@ -144,6 +148,17 @@ fn a_host_without_a_watcher_and_without_attachments_is_fine() {
         "$ fanli status\n--- stdout\nwatcher     has never run on this host: `fanli doc watcher`\n\
          attached    0: 0 plugged, 0 failed, 0 stopped\n--- exit code 0\n"
     );
+}
+
+#[test]
+fn a_failure_inside_tells_its_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("watch")).unwrap();
+    std::fs::write(folder.path().join("watch/status.json"), "{").unwrap();
+    let output = fanli(&format!("status --state-dir {}", folder.path().display())).output().unwrap();
+    let said = told("status", &output).replace(folder.path().to_str().unwrap(), "STATE");
+    assert!(said.contains("error: STATE/watch/status.json is damaged"), "{said}");
+    assert!(said.ends_with("\nhelp: remove it: the watcher writes it again\n--- exit code 1\n"), "{said}");
 }
 
 #[test]

@@ -132,3 +132,25 @@ fn tunnels_know_the_other_hosts_and_their_nodes() {
     let wrong = planned(&bad, "attach \"lan\" { address = node.address }").unwrap_err();
     assert!(wrong.contains("`variant`: is for `mode = macvlan` alone"), "{wrong}");
 }
+
+#[test]
+fn dockers_own_networks_are_not_taken_from_a_container() {
+    for (mode, more) in [
+        ("nat", "ports = 8080 - 8099\n  inside = 80"),
+        ("host", "ports = 8080 - 8099"),
+        ("docker", "parent = \"eth0\"\n  subnet = 10.72.1.0/24\n  pool = 10.72.1.10 - 10.72.1.99"),
+    ] {
+        let address = if mode == "docker" { "address = node.address" } else { "" };
+        let wrong = planned(
+            &format!("network \"lan\" {{\n  mode = {mode}\n  {more}\n}}"),
+            &format!("attach \"lan\" {{ {address}  state = absent }}"),
+        );
+        let wrong = wrong.unwrap_err();
+        assert!(
+            wrong.contains(&format!(
+                "`state`: is not for `mode = {mode}`: the network comes and goes with the container; remove that"
+            )),
+            "{wrong}"
+        );
+    }
+}

@@ -16,7 +16,7 @@ use crate::plugs::{attach, inside, web};
 const MOMENTS: usize = 2;
 
 /// Some numbers from 1 to `most`, in order.
-fn moments(most: usize) -> Vec<usize> {
+pub fn moments(most: usize) -> Vec<usize> {
     let asked = std::env::var("FANLI_TEST_MOMENTS").unwrap_or_default();
     let count = if asked == "all" { most } else { asked.parse().unwrap_or(MOMENTS) };
     let seed: u64 = std::env::var("FANLI_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
@@ -38,7 +38,7 @@ fn moments(most: usize) -> Vec<usize> {
 }
 
 /// What is done at which call.
-fn strace(host: &Host, call: &str, inject: Option<&str>, log: &Path) -> Drive {
+pub fn strace(host: &Host, call: &str, inject: Option<&str>, log: &Path) -> Drive {
     let mut drive = host.drive();
     drive.threads = 1;
     drive.wrap = ["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e"].map(String::from).to_vec();
@@ -50,9 +50,10 @@ fn strace(host: &Host, call: &str, inject: Option<&str>, log: &Path) -> Drive {
 }
 
 /// How many such calls a plug makes: of its busiest thread (strace counts for each thread), and how many threads make any.
-fn calls(host: &Host, task: &Task, call: &str, log: &Path) -> (usize, usize) {
-    let done = strace(host, call, None, log).run(std::slice::from_ref(task));
-    assert!(done[0].failure.is_none(), "{}", done[0].failure.as_ref().unwrap());
+pub fn calls(host: &Host, tasks: &[Task], call: &str, log: &Path) -> (usize, usize) {
+    for done in strace(host, call, None, log).run(tasks) {
+        assert!(done.failure.is_none(), "{}", done.failure.unwrap());
+    }
     let text = std::fs::read_to_string(log).unwrap();
     let mut counts = std::collections::BTreeMap::<&str, usize>::new();
     for (thread, what) in text.lines().filter_map(|line| line.split_once(' ')) {
@@ -63,7 +64,7 @@ fn calls(host: &Host, task: &Task, call: &str, log: &Path) -> (usize, usize) {
     (counts.values().copied().max().unwrap_or(0), counts.len())
 }
 
-fn hit(log: &Path) -> bool {
+pub fn hit(log: &Path) -> bool {
     let text = std::fs::read_to_string(log).unwrap_or_default();
     text.contains("(INJECTED)") || text.contains("--- SIGSTOP") || text.contains("killed by SIGKILL")
 }
@@ -134,7 +135,7 @@ fn killed_or_refused_at_each_call() {
     ] {
         let (mut hits, mut failures) = (0, 0);
         unplug(host, "fpr-f", shim);
-        for number in moments(calls(host, &tasks[1], call, &log).0) {
+        for number in moments(calls(host, &tasks[1..], call, &log).0) {
             unplug(host, "fpr-f", shim);
             let at = format!("{call}:{inject}:when={number}");
             let done = strace(host, call, Some(&format!("{inject}:when={number}")), &log).try_run(&tasks[1..]);
@@ -204,7 +205,7 @@ fn overtaken(host: &Host, tasks: &[Task], shim: &str, damage: &dyn Fn(), mend: &
     let log = logs.path().join("log");
     let links = host.must("ip -br link | cut -d\" \" -f1 | cut -d@ -f1");
     unplug(host, "fpr-f", shim);
-    let (most, _) = calls(host, &tasks[1], "sendto", &log);
+    let (most, _) = calls(host, &tasks[1..], "sendto", &log);
     assert!(most > 12, "{most} requests");
     let (mut stops, mut failures) = (0, 0);
     for number in moments(most) {
@@ -235,7 +236,7 @@ fn killed_at_each_entry_into_the_container() {
     let links = host.must("ip -br link | cut -d\" \" -f1 | cut -d@ -f1");
     unplug(host, "fpr-f", "fn-eth0");
     // Each entry has a thread of its own.
-    let (_, most) = calls(host, &tasks[1], "setns", &log);
+    let (_, most) = calls(host, &tasks[1..], "setns", &log);
     assert!(most >= 4, "{most} entries");
     let mut kills = 0;
     for number in moments(most) {

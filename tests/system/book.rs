@@ -1,7 +1,7 @@
 //! The address book under many controllers that are killed, over a file and over an etcd cluster whose members come and go.
 
 #[path = "../book/suite.rs"]
-mod suite;
+pub(crate) mod suite;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -83,7 +83,7 @@ impl Cluster {
         format!("http://127.0.0.1:{}", self.base + 50 + u16::try_from(at).unwrap())
     }
 
-    fn endpoints(&self) -> Vec<String> {
+    pub(crate) fn endpoints(&self) -> Vec<String> {
         (0..self.members.len()).map(|at| self.client(at)).collect()
     }
 
@@ -132,7 +132,7 @@ impl Cluster {
         ask().is_ok_and(|answer| answer.contains("\"health\":\"true\""))
     }
 
-    fn signal(&self, at: usize, signal: &str) {
+    pub(crate) fn signal(&self, at: usize, signal: &str) {
         let pid = self.members[at].as_ref().unwrap().id().to_string();
         let done = Command::new("kill").args([signal, &pid]).status().unwrap();
         assert!(done.success(), "{signal} {at}");
@@ -198,9 +198,10 @@ fn put(cluster: &Cluster, key: &str, value: &str) {
 }
 
 /// Asks etcd's gateway.
-fn ask(cluster: &Cluster, path: &str, body: &str) {
-    let answer = ureq::post(format!("{}/v3/{path}", cluster.client(0))).send(body.as_bytes()).unwrap();
+pub(crate) fn ask(cluster: &Cluster, path: &str, body: &str) -> String {
+    let mut answer = ureq::post(format!("{}/v3/{path}", cluster.client(0))).send(body.as_bytes()).unwrap();
     assert_eq!(answer.status().as_u16(), 200, "{path}");
+    answer.body_mut().read_to_string().unwrap()
 }
 
 #[test]

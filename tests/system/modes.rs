@@ -296,20 +296,33 @@ fn bridge() {
     assert_eq!((id(one, "fmo-b1"), pid(one, "fmo-b1")), before);
 
     // A card is either in a bridge or below macvlans.
-    let mixed = drive.one(&attach("macvlan", "fmo-b1", "10.99.0.33", "10.99.0.0/24"));
+    let other = attach("macvlan", "fmo-b1", "10.99.0.33", "10.99.0.0/24");
+    let other = with(&other, &[("network", "other".into()), ("interface", "eth1".into())]);
+    let mixed = drive.one(&other);
+    assert!(mixed.failed().to_string().contains("while it carries fmo-b1 by `mode = bridge`"), "{}", mixed.failed());
+    // What no record tells of.
+    one.must("mkdir /var/lib/fanli/aside; mv /var/lib/fanli/attach/* /var/lib/fanli/aside");
+    let mixed = drive.one(&other);
     assert!(mixed.failed().to_string().contains("is a port of br-eth0"), "{}", mixed.failed());
+    one.must("mv /var/lib/fanli/aside/* /var/lib/fanli/attach; rmdir /var/lib/fanli/aside");
     removed(one, &[first]);
     assert_eq!(one.must(routes), own.1);
     inside(two, "fmo-b2", "busybox ping -q -c1 -W2 10.99.0.1");
     let lan = with(&attach("macvlan", "fmo-b1", "10.99.0.31", "10.99.0.0/24"), &[("network", "other".into())]);
     drive.one(&lan).fields();
-    println!("{}", drive.one(&plug("fmo-b1", "10.99.0.33")).failed());
-    one.must("ip link del fn-eth0");
+    let refused = drive.one(&plug("fmo-b1", "10.99.0.33"));
+    assert!(
+        refused.failed().to_string().contains("while it carries fmo-b1 by `mode = macvlan`"),
+        "{}",
+        refused.failed()
+    );
+    one.must("mkdir /var/lib/fanli/aside; mv /var/lib/fanli/attach/* /var/lib/fanli/aside");
     // What only the kernel knows: the macvlan in the container. It is tried before anything is moved.
     let refused = drive.one(&plug("fmo-b1", "10.99.0.33"));
     println!("{}", refused.failed());
     assert_eq!(one.must(routes), own.1);
     assert!(!one.sh("ip link show br-eth0").status.success());
+    one.must("mv /var/lib/fanli/aside/* /var/lib/fanli/attach; rmdir /var/lib/fanli/aside");
     drive.one(&with(&lan, &[("state", "absent".into())])).fields();
     // A lease ends by itself, and whoever renews it knows the card alone.
     one.must("ip addr add 10.97.0.1/24 dev eth0 valid_lft 1000 preferred_lft 1000");
@@ -520,6 +533,11 @@ fn dockers_own_macvlan() {
     let foreign = two.drive().one(&second[0]);
     assert!(foreign.failed().to_string().contains("that fanli did not make"), "{}", foreign.failed());
     two.must("docker network rm fanli-lan");
+    // One that is stopped is on it still, and starts again.
+    one.drive().run(&on("fmo-d3", "10.99.0.44"))[1].no_change();
+    one.must("docker stop -t 0 fmo-d3");
     one.drive().one(&with(&moved[0], &[("state", "absent".into())])).fields();
+    one.must("docker start fmo-d3");
+    one.drive().one(&with(&on("fmo-d3", "10.99.0.44")[0], &[("state", "absent".into())])).fields();
     assert_eq!(one.must("docker network ls --filter label=fanli.network -q"), "");
 }

@@ -2,14 +2,17 @@
 //!
 //! Nothing is plugged here. The plan gives the container what it needs; this looks whether Docker has done it.
 
-use super::{Attach, AttachState, Mode};
-use crate::change::{Datum, Fields, State};
+use super::look::View;
+use super::{Attach, AttachState, Mode, record};
+use crate::change::{Datum, Fields, State, between};
 use crate::failure::Failure;
 use crate::resource::{ArgError, Observed, Param as _};
-use crate::system::Probe;
-use crate::system::docker::Container;
 use crate::system::docker_networks::docker_lan_name;
+use crate::system::{Actuator, Probe};
 use crate::value::{Map, Value};
+
+/// The field that tells of what an earlier declaration plugged.
+const LEFTOVER: &str = "leftover";
 
 impl Attach {
     /// Whether the network comes with the container.
@@ -55,6 +58,14 @@ impl Attach {
                 return Err(ArgError::new("port", "is for `mode = nat` and `host` alone"));
             }
         }
+        if self.state == AttachState::Absent {
+            return Err(ArgError::new(
+                "state",
+                format!(
+                    "is not for `mode = {mode}`: the network comes and goes with the container; remove that, or give it another network"
+                ),
+            ));
+        }
         if self.mode == Mode::Nat && self.port.is_some() != self.inside.is_some() {
             return Err(ArgError::new("inside", "stands beside `port`: the port in the container that it leads to"));
         }
@@ -65,10 +76,8 @@ impl Attach {
     }
 
     pub(super) fn desired_docker(&self) -> State {
-        if self.state == AttachState::Absent {
-            return State::Absent;
-        }
         let mut fields = Fields::from([("network".to_owned(), self.docker_word().into())]);
+        fields.insert(LEFTOVER.to_owned(), Datum::Absent);
         if let (Mode::Docker, Some(address)) = (self.mode, self.address) {
             fields.insert("address".to_owned(), address.to_string().into());
         }
@@ -89,8 +98,13 @@ impl Attach {
 
     pub(super) async fn observe_docker(&self, probe: &Probe) -> Result<Observed, Failure> {
         let found = probe.docker()?.container(&self.container).await?;
-        let Some(found) = found.filter(|found| self.on_network(found)) else { return Ok(State::Absent.into()) };
-        let mut fields = Fields::from([("network".to_owned(), found.network_mode.as_str().into())]);
+        let Some(found) = found.filter(|found| found.pid.is_some()) else { return Ok(State::Absent.into()) };
+        // Docker calls its bridge `default` where the container did not name it.
+        let network = if found.network_mode == "default" { "bridge" } else { &found.network_mode };
+        let mut fields = Fields::from([("network".to_owned(), network.into())]);
+        if let Some(old) = self.earlier(self.recorded(probe)?.as_ref()) {
+            fields.insert(LEFTOVER.to_owned(), format!("`mode = {}` on {}", old.mode.show(), old.way()).into());
+        }
         let ours = |port: &&(u16, u16)| self.port() == Some(port.0);
         let port = found.published.iter().find(ours).or_else(|| found.published.first());
         let address = found.networks.get(&self.docker_word()).filter(|address| !address.is_empty());
@@ -105,15 +119,21 @@ impl Attach {
         Ok(Observed { state: State::Present(fields), output })
     }
 
-    /// Docker calls its bridge `default` where the container did not name it.
-    fn on_network(&self, found: &Container) -> bool {
-        let mode = if found.network_mode == "default" { "bridge" } else { &found.network_mode };
-        found.pid.is_some() && (mode == self.docker_word() || self.state == AttachState::Present)
-    }
-
-    /// What is not as declared lies with the container: it cannot be changed while it exists.
-    pub(super) async fn refuse_docker(&self, probe: &Probe) -> Result<Map, Failure> {
-        let Some(found) = probe.docker()?.container(&self.container).await? else {
+    /// Takes out what an earlier declaration plugged. All else that is not as declared lies with the container: it cannot be
+    /// changed while it exists.
+    pub(super) async fn mend_docker(&self, hands: &Actuator) -> Result<Map, Failure> {
+        record::make_folders(hands, "plugging")?;
+        let _lock = self.one_at_a_time(hands).await?;
+        let seen = self.observe_docker(hands).await?;
+        let change = between(&self.desired_docker(), &seen.state);
+        if change.is_none_or(|change| change.fields.iter().all(|field| field.field == LEFTOVER)) {
+            let view = View { record: self.recorded(hands)?, ..View::default() };
+            if self.leave_earlier(&view, hands).await? {
+                self.forget(hands)?;
+            }
+            return Ok(seen.output);
+        }
+        let Some(found) = hands.docker()?.container(&self.container).await? else {
             return Err(Failure::new(format!("container {} does not exist", self.container))
                 .hint("put the `attach` into its `container` block"));
         };

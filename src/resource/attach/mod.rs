@@ -9,6 +9,7 @@ mod port;
 mod segment;
 mod record;
 mod shim;
+mod switch;
 mod trace;
 mod wanted;
 
@@ -167,7 +168,7 @@ crate::kind! {
         /// Address books before that one, each as `NAME@REVISION`: what the host plugged from them is taken over. Filled in for nodes,
         /// after `fanli ip adopt`.
         accepts: Vec<String> = Vec::new(),
-        /// Whether it should be there.
+        /// Whether it should be there. `absent` is not for `nat`, `host` and `docker`: their network comes and goes with the container.
         state: AttachState = AttachState::Present,
         /// Takes the attachment over from another address book, or from a newer revision, than the host remembers.
         adopt: bool = false,
@@ -263,7 +264,7 @@ impl Resource for Attach {
 
     async fn apply(&self, _change: &Change, hands: &Actuator) -> Result<Map, Failure> {
         if self.by_docker() {
-            return self.refuse_docker(hands).await;
+            return self.mend_docker(hands).await;
         }
         record::make_folders(hands, "plugging")?;
         let _lock = self.one_at_a_time(hands).await?;
@@ -288,14 +289,28 @@ impl Attach {
     async fn mend(&self, mut view: View, hands: &Actuator) -> Result<Map, Failure> {
         let wanted = self.wanted().map_err(|error| Failure::new(format!("`{}`: {}", error.field, error.message)))?;
         if self.state == AttachState::Absent {
+            // What goes is what was plugged, whatever is declared by now.
+            self.leave_earlier(&view, hands).await?;
             self.unplug(&view, hands).await?;
             return Ok(Map::from([("mac".to_owned(), Value::Null)]));
         }
-        if view.container.is_some() && self.ensure_vlan(&view, hands).await? {
-            view = self.look(hands, Others::Look).await?;
+        if view.container.is_some() {
+            view = self.with_vlan(view, hands).await?;
+            self.refuse_mixed(&view, hands).await?;
+            self.refuse_to_leave(&wanted, &view)?;
+            if self.leave_earlier(&view, hands).await? | self.leave_shim(&view, hands).await? {
+                view = self.look(hands, Others::Look).await?;
+                // The VLAN may have gone with what stood on it.
+                view = self.with_vlan(view, hands).await?;
+            }
         }
         self.refuse_conflict(&wanted, &mut view, hands).await?;
         let mac = self.plug(&wanted, &view, hands).await?;
         Ok(Map::from([("mac".to_owned(), Value::Str(mac.to_string()))]))
+    }
+
+    /// The view once its VLAN is there.
+    async fn with_vlan(&self, view: View, hands: &Actuator) -> Result<View, Failure> {
+        if self.ensure_vlan(&view, hands).await? { self.look(hands, Others::Look).await } else { Ok(view) }
     }
 }

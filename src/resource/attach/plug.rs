@@ -145,6 +145,21 @@ impl Attach {
 
     /// Whether the parent can carry the segment, before anything is touched.
     pub(super) fn usable_parent(&self, wanted: &Wanted, view: &View) -> Result<(), Failure> {
+        let parent = self.usable_card(wanted, view, None)?;
+        match self.segment() {
+            Segment::Card => Ok(()),
+            Segment::Bridge => self.refuse_bridge(view, parent),
+            Segment::Tunnel => self.refuse_tunnel(view),
+        }
+    }
+
+    /// Whether the parent can carry anything of the kind, when the link `leaving` has gone.
+    pub(super) fn usable_card<'a>(
+        &self,
+        wanted: &Wanted,
+        view: &'a View,
+        leaving: Option<&str>,
+    ) -> Result<&'a Link, Failure> {
         let card = self.card();
         let Some(parent) = &view.parent else {
             let hardware = |link: &&Link| link.kind != "macvlan" && link.name != "lo";
@@ -162,8 +177,10 @@ impl Attach {
         }
         let in_own = self.segment() == Segment::Bridge
             && view.base.as_ref().is_some_and(|base| parent.controller == Some(base.index));
-        if let Some(controller) = parent.controller.filter(|_| !in_own) {
-            let name = view.host.links.iter().find(|link| link.index == controller).map(|link| link.name.as_str());
+        let name_of =
+            |index: u32| view.host.links.iter().find(|link| link.index == index).map(|link| link.name.as_str());
+        let in_way = |controller: &u32| !in_own && (leaving.is_none() || name_of(*controller) != leaving);
+        if let Some(name) = parent.controller.filter(in_way).map(name_of) {
             return Err(Failure::new(format!("{card} is a port of {}", name.unwrap_or("a bridge or bond")))
                 .hint("name that as `parent` instead"));
         }
@@ -180,15 +197,17 @@ impl Attach {
             ))
             .hint("give the container a network card that the host does not use, or use `variant = bridge`"));
         }
-        match self.segment() {
-            Segment::Card => Ok(()),
-            Segment::Bridge => self.refuse_bridge(view, parent),
-            Segment::Tunnel => self.refuse_tunnel(view),
-        }
+        Ok(parent)
     }
 
     /// Pulls the interface out, and forgets it.
     pub(super) async fn unplug(&self, view: &View, hands: &Actuator) -> Result<(), Failure> {
+        self.take_out(view, hands).await?;
+        self.forget(hands)
+    }
+
+    /// Pulls the interface out, and takes away what nobody else needs of what it stood on.
+    pub(super) async fn take_out(&self, view: &View, hands: &Actuator) -> Result<(), Failure> {
         if let Some(container) = &view.container {
             let probe: &Probe = hands;
             let namespace = probe.namespace(&hands.docker()?, container).await?;
@@ -206,7 +225,6 @@ impl Attach {
             done = self.leave_segment(view, &host, hands).await;
         }
         host.close().await;
-        done?;
-        self.forget(hands)
+        done
     }
 }

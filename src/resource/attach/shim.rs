@@ -33,6 +33,11 @@ fn ours(link: &Link, attach: &Attach) -> bool {
     link.kind == "macvlan" && (link.alias.is_empty() || link.alias == alias(&attach.card()))
 }
 
+/// Whether the link is the shim of that card.
+pub(super) fn marked(link: &Link, card: &str) -> bool {
+    link.kind == "macvlan" && link.alias == alias(card)
+}
+
 fn right_link(link: &Link, view: &View) -> bool {
     let parent = view.parent.as_ref().map(|parent| parent.index);
     link.kind == "macvlan" && link.mode == "bridge" && link.parent == parent && !link.parent_elsewhere

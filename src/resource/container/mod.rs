@@ -173,7 +173,9 @@ impl Container {
         for port in self.listens.iter().filter_map(|port| u16::try_from(*port).ok()) {
             let Some(listener) = probe.listener(port)? else { continue };
             let own = |pid: u32| old.and_then(|old| old.pid).is_some_and(|old| probe.share_files(old, pid));
-            if listener.pid.is_some_and(own) {
+            // A port that it published until now is given back with the old container; `docker-proxy` held it (moby, portmapper).
+            let published = || old.is_some_and(|old| old.published.iter().any(|(outside, _)| *outside == port));
+            if listener.pid.is_some_and(own) || listener.name == "docker-proxy" && published() {
                 continue;
             }
             let process = listener.pid.map_or_else(String::new, |pid| format!(", process {pid}"));
@@ -219,6 +221,7 @@ impl Container {
         if self.state == RunState::Running
             && let Err(failure) = docker.start(&self.name).await
         {
+            let failure = self.card_is_busy(failure);
             docker.remove(&self.name).await?;
             let Some(old) = old else { return Err(failure) };
             docker.rename(&old.id, &self.name).await?;
@@ -230,6 +233,7 @@ impl Container {
             );
         }
         if let Some(old) = old {
+            self.leave_lan_of(old, &old_name, docker).await?;
             docker.remove(&old.id).await?;
         }
         Ok(())
@@ -358,7 +362,8 @@ impl Resource for Container {
         let docker = hands.docker_hands()?;
         let found = docker.container(&self.name).await?;
         for name in self.leftovers() {
-            if docker.container(&name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
+            if let Some(left) = docker.container(&name).await?.filter(|left| left.labels.contains_key(SPEC_LABEL)) {
+                self.leave_lan_of(&left, &name, &docker).await?;
                 docker.remove(&name).await?;
             }
         }
@@ -367,10 +372,10 @@ impl Resource for Container {
         }
         if change.verb == Verb::Remove {
             docker.stop(&self.name, self.stop_timeout).await?;
-            docker.remove(&self.name).await?;
-            if let Some(lan) = self.docker_lan().map_err(|error| Failure::new(error.message))? {
-                docker.leave_lan(&lan.name).await?;
+            if let Some(found) = &found {
+                self.leave_lan_of(found, &self.name, &docker).await?;
             }
+            docker.remove(&self.name).await?;
             return Ok(Map::new());
         }
         match &found {

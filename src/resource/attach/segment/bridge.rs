@@ -48,12 +48,16 @@ impl Attach {
             return Err(Failure::new(format!("{card} carries the {} {}", child.kind, child.name))
                 .hint("a network card is either in a bridge or below macvlans: use one mode per card"));
         }
-        if let Some(why) = &view.immovable {
-            return Err(Failure::new(format!("cannot move the address of {card} to a bridge: {why}")).hint(format!(
-                "make the bridge in the distribution's own network configuration, and name it: `parent = \"{name}\"`"
-            )));
-        }
-        Ok(())
+        self.refuse_immovable(view, parent)
+    }
+
+    /// Refuses to move addresses that only the distribution can move.
+    pub(in crate::resource::attach) fn refuse_immovable(&self, view: &View, parent: &Link) -> Result<(), Failure> {
+        let Some(why) = view.immovable.as_ref().filter(|_| !self.parent_is_bridge(view)) else { return Ok(()) };
+        let (card, name) = (&parent.name, self.bridge_name());
+        Err(Failure::new(format!("cannot move the address of {card} to a bridge: {why}")).hint(format!(
+            "make the bridge in the distribution's own network configuration, and name it: `parent = \"{name}\"`"
+        )))
     }
 
     pub(super) async fn ensure_bridge(

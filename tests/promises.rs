@@ -1,0 +1,52 @@
+//! The promises of docs/network.md: each has tests, and those are there.
+
+use std::fs;
+use std::path::Path;
+
+/// Rows of the table: the number, and the names of tests.
+fn promises(text: &str) -> Vec<(u32, Vec<String>)> {
+    let rows = text.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix("| ")?.split(" | ").collect();
+        let [number, _, tests] = cells[..] else { return None };
+        let names = tests.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        Some((number.parse().ok()?, names))
+    });
+    rows.collect()
+}
+
+/// Whether a test of that name stands where its name says.
+fn is_there(name: &str) -> bool {
+    let (folder, path) = name.strip_prefix("main ").map_or(("tests/system", name), |path| ("tests", path));
+    let Some((module, test)) = path.rsplit_once("::") else { return false };
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(module.replace("::", "/"));
+    let files = [place.with_extension("rs"), place.join("mod.rs")];
+    let texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+    texts.into_iter().any(|text| text.contains(&format!("#[test]\nfn {test}() {{")))
+}
+
+#[test]
+fn all_twelve_of_the_network_have_tests() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/network.md")).unwrap();
+    let all = promises(&text);
+    let numbers: Vec<u32> = all.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, (1..=12).collect::<Vec<_>>());
+    for (number, tests) in all {
+        assert!(!tests.is_empty(), "promise {number} has no test");
+        for test in tests {
+            assert!(is_there(&test), "promise {number}: there is no test `{test}`");
+        }
+    }
+}
+
+#[test]
+fn a_test_that_is_gone_is_seen() {
+    assert!(is_there("main promises::a_test_that_is_gone_is_seen"));
+    assert!(is_there("attach_conflict::rivals_for_one_address_never_both_win"));
+    for gone in
+        ["attach_conflict::rivals", "attach_conflict::told", "nothing::at_all", "promises", "main promises::is_there"]
+    {
+        assert!(!is_there(gone), "{gone}");
+    }
+    assert_eq!(promises("| 3 | x | `a::b`, `main c::d` |"), [(3, vec!["a::b".to_owned(), "main c::d".to_owned()])]);
+    assert_eq!(promises("| mode | a node is | x |\n| --- | --- | --- |"), []);
+}
