@@ -7,14 +7,12 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, mkdirat, openat, statat,
-};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, fsync, mkdirat, openat, statat};
 use rustix::io::Errno;
 
 use super::look::{Bytes, hash, names};
 use super::walk::sync_dir;
-use super::{Attrs, failed};
+use super::{Probe, failed};
 use crate::failure::{Context, Failure};
 
 /// The deepest tree, in levels: one open directory each.
@@ -30,10 +28,17 @@ pub struct NewTree<'a> {
     pub files: BTreeMap<&'a str, (&'a [u8], u32)>,
     /// Permissions of every directory.
     pub dir_mode: u32,
-    /// The owner's number of everything; fanli's own user where it is `None`.
-    pub uid: Option<u32>,
+    /// The owner's number of everything.
+    pub uid: u32,
     /// The group's number.
-    pub gid: Option<u32>,
+    pub gid: u32,
+}
+
+impl Probe {
+    /// The numbers of fanli's own user and group: whose a new file is where nothing else is declared.
+    pub fn own_ids(&self) -> (u32, u32) {
+        (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+    }
 }
 
 /// What is found at a path of a tree.
@@ -98,8 +103,7 @@ fn write_level(dir: &OwnedFd, level: &Level<'_>, tree: &NewTree<'_>, path: &Path
         let file = openat(dir, *name, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| failed("make", &path, errno))?;
         let mut file = File::from(file);
         file.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))?;
-        let attrs = Attrs { mode: Some(*mode), uid: tree.uid, gid: tree.gid };
-        own(&file, attrs).map_err(|errno| failed("set owner and mode of", &path, errno))?;
+        own(&file, tree, *mode).map_err(|errno| failed("set owner and mode of", &path, errno))?;
         fsync(&file).map_err(|errno| failed("sync", &path, errno))?;
     }
     for (name, below) in &level.dirs {
@@ -107,8 +111,7 @@ fn write_level(dir: &OwnedFd, level: &Level<'_>, tree: &NewTree<'_>, path: &Path
         let made = new_dir(dir, OsStr::new(name)).map_err(|errno| failed("make directory", &path, errno))?;
         write_level(&made, below, tree, &path)?;
     }
-    let attrs = Attrs { mode: Some(tree.dir_mode), uid: tree.uid, gid: tree.gid };
-    own(dir, attrs).map_err(|errno| failed("set owner and mode of", path, errno))?;
+    own(dir, tree, tree.dir_mode).map_err(|errno| failed("set owner and mode of", path, errno))?;
     sync_dir(dir, path)
 }
 
@@ -127,11 +130,9 @@ pub(super) fn open_dir(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd, Errno> {
 }
 
 /// Owner first: chown clears setuid.
-fn own(fd: impl AsFd, attrs: Attrs) -> Result<(), Errno> {
-    if attrs.uid.is_some() || attrs.gid.is_some() {
-        fchown(&fd, attrs.uid.map(Uid::from_raw), attrs.gid.map(Gid::from_raw))?;
-    }
-    attrs.mode.map_or(Ok(()), |mode| fchmod(&fd, Mode::from_raw_mode(mode)))
+fn own(fd: impl AsFd, tree: &NewTree<'_>, mode: u32) -> Result<(), Errno> {
+    fchown(&fd, Some(Uid::from_raw(tree.uid)), Some(Gid::from_raw(tree.gid)))?;
+    fchmod(&fd, Mode::from_raw_mode(mode))
 }
 
 /// Reads a tree below an open directory.

@@ -47,6 +47,8 @@ pub struct Slot {
     pub current: Option<String>,
     /// Every generation, the newest first.
     pub generations: Vec<Generation>,
+    /// What killed runs have left half-made.
+    pub leftovers: Vec<String>,
 }
 
 impl Slot {
@@ -71,9 +73,12 @@ impl Probe {
     pub fn slot(&self, path: impl AsRef<Path>) -> Result<Option<Slot>, Failure> {
         let path = path.as_ref();
         let Some((_, dir)) = open_slot(path)? else { return Ok(None) };
-        let mut slot = Slot { current: current(&dir, path)?, generations: Vec::new() };
+        let mut slot = Slot { current: current(&dir, path)?, ..Slot::default() };
         let Some(all) = open_generations(&dir, path)? else { return Ok(Some(slot)) };
         for name in names(&all).map_err(|errno| failed("list", &path.join(GENERATIONS), errno))? {
+            if let Some(left) = name.to_str().filter(|name| is_leftover(name)) {
+                slot.leftovers.push(left.to_owned());
+            }
             let Some(id) = name.to_str().filter(|name| is_generation(name)) else { continue };
             match statat(&all, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
@@ -276,7 +281,7 @@ mod tests {
     fn what_is_used_stays() {
         let id = |number: u32| format!("{number:012x}");
         let generations = (0..6).map(|number| Generation { id: id(number), made: (100 - i64::from(number), 0) });
-        let slot = Slot { current: Some(id(4)), generations: generations.collect() };
+        let slot = Slot { current: Some(id(4)), generations: generations.collect(), leftovers: Vec::new() };
         assert_eq!(slot.surplus(2, &[&id(5)]), [id(2), id(3)]);
         assert_eq!(slot.surplus(9, &[]), Vec::<String>::new());
     }
