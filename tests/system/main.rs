@@ -40,6 +40,8 @@ mod sshfs;
 mod package;
 mod plugs;
 mod service;
+mod slots;
+mod slots_dead_man;
 mod watch;
 mod watch_daemon;
 mod watch_gate;
