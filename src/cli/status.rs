@@ -180,7 +180,8 @@ fn slots_shown(rollout: &Rollouts) -> String {
     for slot in &rollout.slots {
         let shows = slot.current.as_deref().unwrap_or("nothing");
         let phase = slot.phase.map_or("unknown", Phase::show);
-        let _ = write!(text, "\n{:width$}  shows {shows}, {phase} by `{}`", slot.path, slot.rollout);
+        let brought = format!("`{}` with generation {}", slot.rollout, slot.generation);
+        let _ = write!(text, "\n{:width$}  shows {shows}; {brought}: {phase}", slot.path);
         if slot.changed > 0 {
             let _ = write!(text, " at {} UTC", utc(slot.changed));
         }
@@ -193,7 +194,7 @@ fn slots_shown(rollout: &Rollouts) -> String {
             None => {}
         }
         if slot.owed > 0 {
-            let _ = write!(text, "; {} tasks still have to follow", slot.owed);
+            let _ = write!(text, "; tasks that still have to follow: {}", slot.owed);
         }
         for (label, line) in [("why", &slot.why), ("wrong", &slot.trouble)] {
             if let Some(line) = line {

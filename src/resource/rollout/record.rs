@@ -96,7 +96,10 @@ impl RevertStep {
     /// Its arguments do not fit this fanli.
     pub fn build(&self) -> Result<Kind, Failure> {
         Kind::build(&self.kind, self.args.clone()).map_err(|errors| {
-            let wrong = errors.iter().map(|error| format!("`{}` {}", error.field, error.message));
+            let wrong = errors.iter().map(|error| match error.field.as_str() {
+                "" => error.message.clone(),
+                field => format!("`{field}` {}", error.message),
+            });
             Failure::new(format!("the step `{}` does not fit this fanli", self.kind))
                 .because(wrong.collect::<Vec<_>>().join(", "))
         })

@@ -120,19 +120,19 @@ impl Switch {
             if !overlap || !record.is_open() || (ours == theirs && record.rollout == self.rollout) {
                 continue;
             }
-            let other = if ours == theirs {
-                format!("by the rollout `{}`", record.rollout)
+            let held = if ours == theirs {
+                format!("is held by the rollout `{}`", record.rollout)
             } else {
-                format!("together with {}, by the rollout `{}`", record.path, record.rollout)
+                format!("overlaps {}, which is held by the rollout `{}`", record.path, record.rollout)
             };
-            return Err(Failure::new(format!("the slot {} is held {other}", self.path.0))
+            return Err(Failure::new(format!("the slot {} {held}", self.path.0))
                 .because(format!(
-                    "it turned it from {} to generation {} and did not confirm that: it is {}",
+                    "that turned it from {} to generation {}, and has not confirmed it: it is {}",
                     record.previous_shown(),
                     record.generation,
                     record.phase.show()
                 ))
-                .hint("run that rollout to its end, or put it back: `fanli rollout rollback`; two never share a slot")
+                .hint("two rollouts never share a slot: run that one to its end, or put it back with `fanli rollout rollback`")
                 .fact("rollout", &record.rollout));
         }
         let desired = self.desired();
