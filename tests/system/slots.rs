@@ -425,7 +425,7 @@ fn probe(dir: &Path) -> Probe {
     Probe::new(Arc::new(NoBlobs), Arc::new(|_: &str, _| {}), dir.join("state"))
 }
 
-/// What a run does: it mends a generation, stages another one, switches, confirms with pruning, switches, puts back.
+/// What a run does: it mends a generation that was edited, stages another one, switches to it, and puts it back.
 fn work(dir: &Path) -> Result<(), Failure> {
     let at = dir.join("slot");
     let probe = probe(dir);
