@@ -470,13 +470,23 @@ fn victim() {
 }
 
 #[test]
-fn killed_at_every_call_the_tree_is_wholly_old_or_wholly_new() {
+fn killed_anywhere_the_tree_is_wholly_old_or_wholly_new() {
     let (logs, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let log = logs.path().join("log");
     prepare(dir.path());
     let done = strace_of("slots::victim", dir.path(), &log, None);
     assert!(done.status.success(), "{done:?}");
-    let points = points(&fs::read_to_string(&log).unwrap());
+    // Between two calls that change something there is nothing new to see: of those that only look every twelfth will do.
+    let all = points(&fs::read_to_string(&log).unwrap());
+    let looks = ["fcntl", "close", "openat", "fstat", "newfstatat", "statx", "getdents64", "readlinkat", "readlink"];
+    let mut looked = 0u32;
+    let points: Vec<(String, u32)> = all
+        .into_iter()
+        .filter(|(name, _)| {
+            looked += u32::from(looks.contains(&name.as_str()));
+            !looks.contains(&name.as_str()) || looked.is_multiple_of(12)
+        })
+        .collect();
     assert!(points.len() > 200, "{points:?}");
     let mut edited = tree_of(1);
     edited.insert("httpd.conf".to_owned(), (0o100_644, b"# by hand\n".to_vec()));

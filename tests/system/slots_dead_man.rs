@@ -22,15 +22,21 @@ struct Watcher {
 
 impl Watcher {
     fn start(bench: &Bench, dir: &Path) -> Self {
-        let log = dir.join("watch.log");
-        let out = File::options().append(true).create(true).open(&log).unwrap();
-        let mut command = Command::new(fanli());
-        command.args(["watch", "--every", "1h", "--state-dir"]).arg(bench.probe.state_dir());
-        let child = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
-        let watcher = Self { child, log };
+        let watcher = Self::start_behind(&[], bench, dir);
         let pid = format!("(process {})", watcher.child.id());
         wait_for("the watcher runs", || watcher.said().contains(&pid));
         watcher
+    }
+
+    /// With another program in front; not waited for.
+    fn start_behind(wrap: &[&str], bench: &Bench, dir: &Path) -> Self {
+        let log = dir.join("watch.log");
+        let out = File::options().append(true).create(true).open(&log).unwrap();
+        let words: Vec<&str> = wrap.iter().copied().chain([fanli()]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(["watch", "--every", "1h", "--state-dir"]).arg(bench.probe.state_dir());
+        let child = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
+        Self { child, log }
     }
 
     fn said(&self) -> String {
@@ -224,4 +230,40 @@ fn a_watcher_that_was_killed_and_a_host_that_was_started_anew() {
     fs::rename(dir.path().join("away"), at.join("generations").join(id(1))).unwrap();
     wait_for("it is put back then", || shows(&at, 1));
     println!("{}", watcher.said());
+}
+
+#[test]
+fn a_watcher_that_is_killed_in_the_middle_leaves_the_rest_to_the_next() {
+    let mut killed = 0;
+    for (call, most) in [("flock", 4), ("symlinkat", 1), ("renameat", 4), ("fsync", 8)] {
+        for which in 1..=most {
+            let (bench, dir) = (Bench::new(), guarded());
+            let at = prepared(&bench, dir.path());
+            let made = dir.path().join("made");
+            let watcher = Watcher::start(&bench, dir.path());
+            let steps = [command(&["mkdir", "-p", made.to_str().unwrap()]), command(&["true"])];
+            bench.converge(&within(&at, 2, Duration::from_secs(1), &steps)).unwrap().unwrap();
+            drop(watcher);
+            // Detached, so that the watcher itself is the child: it goes with this test.
+            let inject = format!("inject={call}:signal=KILL:when={which}");
+            let wrap = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+            let mut watcher = Watcher::start_behind(&wrap, &bench, dir.path());
+            let is_done = || shows(&at, 1) && seen(&bench).phase == Some(Phase::Reverted) && seen(&bench).owed == 0;
+            let mut ended = false;
+            wait_for("it is killed, or all is done", || {
+                ended = watcher.child.try_wait().unwrap().is_some();
+                ended || is_done()
+            });
+            killed += u32::from(ended);
+            drop(watcher);
+            let (first, second) = (shows(&at, 1), shows(&at, 2));
+            assert!(first != second, "{inject}: neither old nor new");
+            let watcher = Watcher::start(&bench, dir.path());
+            wait_for("the next one does the rest", is_done);
+            assert!(made.exists(), "{inject}: what must follow was forgotten");
+            assert_eq!(seen(&bench).trouble, None, "{inject}");
+            drop(watcher);
+        }
+    }
+    assert!(killed > 8, "{killed}");
 }
