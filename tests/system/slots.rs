@@ -514,3 +514,31 @@ fn killed_anywhere_the_tree_is_wholly_old_or_wholly_new() {
     assert!(killed as usize >= points.len() * 9 / 10, "{killed} of {}", points.len());
     assert!(strays > 0 && met.len() == 3, "{strays} {met:?}");
 }
+
+#[test]
+fn a_file_system_without_an_exchange_will_do() {
+    let (logs, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    prepare(dir.path());
+    let log = logs.path().join("log");
+    let done = strace_of("slots::victim", dir.path(), &log, Some("renameat2:error=EINVAL"));
+    assert!(done.status.success(), "{done:?}");
+    let slot = dir.path().join("slot");
+    assert_eq!(shown(&slot).unwrap(), tree_of(1));
+    assert_eq!(generations(&slot), [id(1), id(2)]);
+    // Killed while there is none for a moment: the next run puts it back.
+    for which in 1..=12 {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
+        let wrap = format!("renameat2:error=EINVAL -e inject=renameat:signal=KILL:when={which}");
+        let _ = Command::new("sh")
+            .args(["-c", "exec strace -f -qq -o /dev/null -e trace=renameat,renameat2 -e inject=$0 \"$1\" --exact slots::victim --test-threads=1"])
+            .args([wrap.as_str(), std::env::current_exe().unwrap().to_str().unwrap()])
+            .env(FOLDER, dir.path())
+            .output()
+            .unwrap();
+        work(dir.path()).unwrap_or_else(|failure| panic!("{which}: the next run: {failure}"));
+        let slot = dir.path().join("slot");
+        assert_eq!(shown(&slot).unwrap(), tree_of(1), "{which}");
+        assert_eq!(generations(&slot), [id(1), id(2)], "{which}");
+    }
+}
