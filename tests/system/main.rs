@@ -42,6 +42,7 @@ mod plugs;
 mod service;
 mod slots;
 mod slots_dead_man;
+mod slots_killed;
 mod watch;
 mod watch_daemon;
 mod watch_gate;

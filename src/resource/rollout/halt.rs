@@ -66,11 +66,7 @@ impl HaltMark {
 /// # Errors
 /// It cannot be read. One that holds something else still counts.
 pub fn halted(probe: &Probe) -> Result<Option<HaltMark>, Failure> {
-    let folder = folder(probe.state_dir());
-    if !probe.exists(&folder)? {
-        return Ok(None);
-    }
-    let Some(bytes) = probe.read(folder.join("halted"), MOST_MARK)? else { return Ok(None) };
+    let Some(bytes) = probe.read(folder(probe.state_dir()).join("halted"), MOST_MARK)? else { return Ok(None) };
     let unknown = || HaltMark { why: "the mark cannot be read".to_owned(), ..HaltMark::default() };
     Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown())))
 }

@@ -150,9 +150,6 @@ impl Record {
     /// It cannot be read, or is damaged.
     pub fn read(probe: &Probe, slot: &str) -> Result<Option<Self>, Failure> {
         let path = file_of(probe, slot, "json");
-        if !probe.exists(folder(probe.state_dir()))? {
-            return Ok(None);
-        }
         let Some(bytes) = probe.read(&path, MOST_RECORD)? else { return Ok(None) };
         parse(&bytes, &path.display().to_string()).map(Some)
     }
