@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -15,6 +16,8 @@ use crate::coordinator::ask::statuses;
 use crate::failure::Failure;
 use crate::report::harmless;
 use crate::resource::attachments::{Attachment, Condition, Watched};
+use crate::resource::rollout::{Phase, Rollouts};
+use crate::value::show_duration;
 use crate::watch::probe;
 
 /// Tell whether the watcher of this host, or of a playbook's hosts, runs, and what is attached
@@ -26,7 +29,8 @@ use crate::watch::probe;
 
 With a playbook nothing is changed and every host is asked over the same channel as a run uses. A
 host that cannot be reached is unknown, and said so: exit code 5. Exits with 4 when something is
-attached and no watcher runs, or when something could not be plugged.")]
+attached and no watcher runs, when something could not be plugged, or when a slot was put back by the
+host itself, or is not as its rollout left it.")]
 pub(super) struct Args {
     /// The playbook whose hosts are asked; this host itself without one
     #[arg(value_name = "FILE")]
@@ -154,5 +158,50 @@ fn shown(watched: &Watched) -> String {
     if !status.attachments.is_empty() {
         text.push('\n');
     }
+    text + &slots_shown(&watched.rollout)
+}
+
+/// The slots of a host; nothing where there are none.
+fn slots_shown(rollout: &Rollouts) -> String {
+    let mut text = String::new();
+    if let Some(mark) = &rollout.halted {
+        let _ = writeln!(text, "rollouts    halted {}", mark.show());
+    }
+    if rollout.slots.is_empty() {
+        return text;
+    }
+    let phases = [Phase::Confirmed, Phase::Switching, Phase::Switched, Phase::Reverted].map(|phase| {
+        let count = rollout.slots.iter().filter(|slot| slot.phase == Some(phase)).count();
+        (count > 0).then(|| format!("{count} {}", phase.show()))
+    });
+    let phases: Vec<String> = phases.into_iter().flatten().collect();
+    let _ = writeln!(text, "slots       {}: {}", rollout.slots.len(), phases.join(", "));
+    let width = rollout.slots.iter().map(|slot| slot.path.len()).max().unwrap_or(0);
+    for slot in &rollout.slots {
+        let shows = slot.current.as_deref().unwrap_or("nothing");
+        let phase = slot.phase.map_or("unknown", Phase::show);
+        let brought = format!("`{}` with generation {}", slot.rollout, slot.generation);
+        let _ = write!(text, "\n{:width$}  shows {shows}; {brought}: {phase}", slot.path);
+        if slot.changed > 0 {
+            let _ = write!(text, " at {} UTC", utc(slot.changed));
+        }
+        match slot.left_ms {
+            Some(0) => text.push_str("; its time for a confirmation has passed"),
+            Some(left) => {
+                let left = show_duration(Duration::from_secs(left.div_ceil(1000)));
+                let _ = write!(text, "; put back in {left} unless it is confirmed");
+            }
+            None => {}
+        }
+        if slot.owed > 0 {
+            let _ = write!(text, "; tasks that still have to follow: {}", slot.owed);
+        }
+        for (label, line) in [("why", &slot.why), ("wrong", &slot.trouble)] {
+            if let Some(line) = line {
+                let _ = write!(text, "\n{:width$}  {label}: {line}", "");
+            }
+        }
+    }
+    text.push('\n');
     text
 }

@@ -19,6 +19,7 @@ use crate::plan::{
 use crate::remote::Reach;
 use crate::resource::attachments::Watched;
 use crate::resource::interfaces::Seen;
+use crate::resource::rollout::Rollouts;
 use crate::value::{Map, Value};
 
 /// How long one look may take, and how long another run may hold the host before that.
@@ -105,6 +106,15 @@ pub async fn statuses(
     forks: usize,
 ) -> BTreeMap<String, Result<Watched, Failure>> {
     one_look(hosts, ("attachments", "status"), &Map::new(), Watched::from_output, reach, forks).await
+}
+
+/// What every host remembers of its slots, and whether its rollouts are halted; as [`survey`].
+pub async fn rollouts(
+    hosts: Vec<(String, Connection)>,
+    reach: Arc<Reach>,
+    forks: usize,
+) -> BTreeMap<String, Result<Rollouts, Failure>> {
+    one_look(hosts, ("slots", "rollout"), &Map::new(), Rollouts::from_output, reach, forks).await
 }
 
 /// Asks every host one thing.

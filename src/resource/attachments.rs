@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::{Recorded, all_recorded};
 use super::container::{from_json, to_json};
+use super::rollout::{Rollouts, SlotSeen};
 use super::{Observed, Resource};
 use crate::change::{Change, Fields, State};
 use crate::failure::{Context as _, Failure};
@@ -29,6 +30,7 @@ crate::kind! {
     results {
         "running": "whether a watcher runs",
         "watcher": "what it knows: `pid`, `version`, `started`, `docker` (why the daemon does not answer), and `attachments`: each has `container`, `network`, `interface`, `address`, `parent`, `condition` (`plugged`, `stopped`, `failed`, `unknown`), and where there is one `why`, `hint`, `done`, `done_at`",
+        "rollout": "what the kind `slots` gives, where there are slots",
     }
     example r#"attachments { register = "seen" }"#
 }
@@ -145,6 +147,9 @@ pub struct Watched {
     pub running: bool,
     /// What it left, for what is recorded now; of one that does not run, nothing that may have changed since.
     pub watcher: Status,
+    /// The slots of the host, and whether its rollouts are halted.
+    #[serde(default, skip_serializing_if = "Rollouts::is_empty")]
+    pub rollout: Rollouts,
 }
 
 impl Watched {
@@ -176,13 +181,14 @@ impl Watched {
             }
             watcher.attachments.push(attachment);
         }
-        Ok(Self { running, watcher })
+        Ok(Self { running, watcher, rollout: Rollouts::look(probe)? })
     }
 
-    /// Whether something is attached that nobody keeps, or that cannot be kept.
+    /// Whether something is attached that nobody keeps, or that cannot be kept; or a slot is not as a rollout left it.
     pub fn is_wrong(&self) -> bool {
         let failed = self.watcher.attachments.iter().any(|attachment| attachment.condition == Condition::Failed);
-        failed || (!self.running && !self.watcher.attachments.is_empty())
+        let slots = self.rollout.slots.iter().any(SlotSeen::is_wrong);
+        failed || slots || (!self.running && !self.watcher.attachments.is_empty())
     }
 
     /// Reads what a step of kind `attachments` gave.

@@ -29,6 +29,7 @@ pub mod ping;
 pub mod process;
 pub mod services;
 pub mod sockets;
+pub mod uptime;
 pub mod waiting;
 
 use std::future::Future;

@@ -3,9 +3,13 @@
 //! It knows nothing but this host: the records of `resource/attach`, Docker's events, the kernel's link events. Events are
 //! hints; what is done follows from looking, by the same code that a run uses ([`engine::keep`](crate::engine::keep)). It
 //! keeps no descriptor of any container between two looks: one that is open keeps a dead container's address answering.
+//!
+//! It is also the one that puts a slot back whose switch no run confirmed in time ([`slots`]).
 
 mod job;
 mod log;
+mod slots;
+mod stamp;
 mod status;
 mod table;
 
@@ -18,6 +22,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 
 use self::job::Cause;
+use self::slots::Slots;
+use self::stamp::FolderStamp;
 use self::table::Table;
 use crate::failure::{Context as _, Failure};
 use crate::resource::attachments::{self, Status};
@@ -82,6 +88,7 @@ pub async fn run(
     watcher.table.learn_links(&watcher.probe).await?;
     let mut docker = Daemon::Away { pause: DOCKER_PAUSE.0, until: Instant::now() };
     watcher.read_records(&Cause::Begin);
+    watcher.look_at_slots();
     let mut passes = tokio::time::interval(settings.every);
     let mut records = tokio::time::interval(RECORDS);
     for timer in [&mut passes, &mut records] {
@@ -113,12 +120,16 @@ pub async fn run(
                 }
             },
             finished = watcher.table.finished() => watcher.finished(finished),
+            ended = watcher.slots.finished() => watcher.slot_is_done(ended),
             event = links.next() => watcher.link(event, &mut links).await?,
             () = until(quiet_at) => watcher.table.links_are_quiet(),
             () = until(due_at) => watcher.table.retry(),
             () = until(slow_at) => watcher.slow_jobs(),
             () = until(status_at) => watcher.write_status(),
-            _ = records.tick() => watcher.read_records(&Cause::Declared),
+            _ = records.tick() => {
+                watcher.read_records(&Cause::Declared);
+                watcher.look_at_slots();
+            }
             _ = passes.tick() => {
                 watcher.read_records(&Cause::Declared);
                 watcher.table.all(&Cause::Pass);
@@ -213,8 +224,8 @@ struct Watcher<S> {
     say: S,
     status: Status,
     status_at: Option<Instant>,
-    /// When the folder of records changed last, and when that was read.
-    records_seen: Option<(SystemTime, SystemTime)>,
+    slots: Slots,
+    records_seen: FolderStamp,
     /// What was wrong with the folder of records.
     records_wrong: Option<String>,
 }
@@ -236,7 +247,8 @@ impl<S: FnMut(&str) + Send> Watcher<S> {
             say,
             status,
             status_at: None,
-            records_seen: None,
+            slots: Slots::default(),
+            records_seen: FolderStamp::default(),
             records_wrong: None,
         })
     }
@@ -258,18 +270,9 @@ impl<S: FnMut(&str) + Send> Watcher<S> {
 
     /// Reads the records when their folder changed. What is new is looked at.
     fn read_records(&mut self, cause: &Cause) {
-        let changed = std::fs::metadata(self.state_dir.join("attach")).and_then(|meta| meta.modified()).ok();
-        // A folder that changes twice within one tick of the kernel's clock keeps its time: what was read soon after a change
-        // is read again.
-        let settled = |at: SystemTime, read: SystemTime| {
-            read.duration_since(at).is_ok_and(|age| age > Duration::from_millis(100))
-        };
-        match (changed, self.records_seen) {
-            (None, None) => return,
-            (Some(at), Some((seen, read))) if at == seen && settled(at, read) => return,
-            _ => {}
+        if !self.records_seen.changed(&self.state_dir.join("attach")) {
+            return;
         }
-        self.records_seen = changed.map(|at| (at, SystemTime::now()));
         match crate::resource::attach::all_recorded(&self.probe) {
             Ok(found) => {
                 self.records_wrong = None;
@@ -285,6 +288,20 @@ impl<S: FnMut(&str) + Send> Watcher<S> {
                 }
             }
         }
+    }
+
+    /// Puts back what was not confirmed in time.
+    fn look_at_slots(&mut self) {
+        for (who, line) in self.slots.look(&self.probe) {
+            self.note(&who, &line);
+        }
+    }
+
+    fn slot_is_done(&mut self, ended: slots::Ended) {
+        for (who, line) in self.slots.finish(ended) {
+            self.note(&who, &line);
+        }
+        self.look_at_slots();
     }
 
     fn docker_gone(&mut self, docker: &mut Daemon, failure: Option<Failure>) {
@@ -336,7 +353,7 @@ impl<S: FnMut(&str) + Send> Watcher<S> {
 
     fn finished(&mut self, finished: table::Ended) {
         if finished.1.as_ref().is_some_and(|finished| matches!(finished.ended, Ok(None))) {
-            self.records_seen = None;
+            self.records_seen.forget();
             self.read_records(&Cause::Declared);
         }
         if let Some((who, line)) = self.table.finish(finished) {

@@ -5,3 +5,4 @@ mod fs;
 mod line;
 mod property;
 mod racer;
+mod slots;

@@ -4,4 +4,5 @@ mod network;
 mod engine;
 mod run;
 mod signals;
+mod slots;
 mod stages;

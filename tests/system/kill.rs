@@ -13,10 +13,10 @@ use fanli::system::fs::Attrs;
 use crate::common::Bench;
 
 /// Names the folder to work in; set only for the process that is to be killed.
-const FOLDER: &str = "FANLI_TEST_KILL_FOLDER";
+pub const FOLDER: &str = "FANLI_TEST_KILL_FOLDER";
 
 /// Asked for just before the work begins, so that the trace shows where to count from.
-const MARK: &str = "/fanli-test-kill-mark";
+pub const MARK: &str = "/fanli-test-kill-mark";
 
 /// The calls that look or change. Everything that the work does is among them; `close` too, as it frees locks.
 const CALLS: &str = "openat,newfstatat,fstat,statx,readlinkat,readlink,getdents64,mkdirat,flock,write,fchown,fchownat,\
@@ -55,18 +55,23 @@ fn victim() {
 }
 
 fn strace(dir: &Path, log: &Path, inject: Option<&str>) -> Output {
+    strace_of("kill::victim", dir, log, inject)
+}
+
+/// Runs a victim's work under strace, killed or failed at one call where that is named.
+pub fn strace_of(victim: &str, dir: &Path, log: &Path, inject: Option<&str>) -> Output {
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o"]).arg(log).arg("-e").arg(format!("trace={CALLS}"));
     if let Some(inject) = inject {
         command.arg("-e").arg(format!("inject={inject}"));
     }
     command.arg(std::env::current_exe().unwrap());
-    command.args(["--exact", "kill::victim", "--test-threads=1"]).env(FOLDER, dir);
+    command.args(["--exact", victim, "--test-threads=1"]).env(FOLDER, dir);
     command.output().expect("strace is needed: apt-get install strace")
 }
 
 /// Every call of the work as `(name, which)`, counted as strace counts: by name, within its thread.
-fn points(log: &str) -> Vec<(String, u32)> {
+pub fn points(log: &str) -> Vec<(String, u32)> {
     let line = |line: &str| {
         let (thread, rest) = line.split_once(' ')?;
         let name = rest.trim_start().split('(').next()?;

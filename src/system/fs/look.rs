@@ -196,7 +196,7 @@ pub(super) fn open_regular_at(place: &Place) -> Result<Option<File>, Failure> {
 }
 
 /// Hash, length and (when few) bytes of a file; `None` when it is over [`MOST_CONTENT`].
-fn hash(mut file: File) -> std::io::Result<Option<Bytes>> {
+pub(super) fn hash(mut file: File) -> std::io::Result<Option<Bytes>> {
     let (mut hasher, mut len, mut kept) = (sha2::Sha256::new(), 0u64, Vec::new());
     let mut piece = vec![0u8; 128 * 1024];
     loop {

@@ -109,7 +109,8 @@ fn empty(dir: &OwnedFd, path: &Path, dev: u64, depth: usize) -> Result<(), Failu
         .hint("stop what writes there (a container?) before the directory is removed"))
 }
 
-fn remove_entry(dir: &OwnedFd, name: &OsStr, path: &Path, dev: u64, depth: usize) -> Result<(), Failure> {
+/// Removes an entry of an open directory with everything below it; gone already is fine. `path` is for messages only.
+pub(super) fn remove_entry(dir: &OwnedFd, name: &OsStr, path: &Path, dev: u64, depth: usize) -> Result<(), Failure> {
     // unlink first: it never follows a link, and says EISDIR (on Linux) for a directory.
     match unlinkat(dir, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),

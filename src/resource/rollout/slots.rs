@@ -1,0 +1,182 @@
+//! `slots`: what a host remembers of its slots, and what they show. It only looks.
+
+use serde::{Deserialize, Serialize};
+
+use super::{HaltMark, Phase, Record, all_records, halted};
+use crate::change::{Change, Fields, State};
+use crate::failure::{Context as _, Failure};
+use crate::resource::container::{from_json, to_json};
+use crate::resource::{Observed, Resource};
+use crate::system::{Actuator, Probe};
+use crate::value::{Map, Value};
+
+crate::kind! {
+    /// Looks at the slots of a host and whether its rollouts are halted; changes nothing.
+    ///
+    /// With `register` later tasks see what it found. `fanli rollout status` and `fanli status` show the same.
+    pub struct Slots = "slots" {
+        /// Only these slots; all that a rollout ever switched by default.
+        paths: Vec<String> = Vec::new(),
+    }
+    results {
+        "slots": "each has `path`, `rollout`, `phase` (`switching`, `switched`, `confirmed`, `reverted`), `generation`, `generations` (all that are there), `changed`, and where there is one `current`, `previous`, `left_ms` (the time that is left for a confirmation), `why` (the host put it back), `owed` (how many tasks still have to follow), `trouble`",
+        "halted": "where rollouts are halted: `why`, `by`, `since`",
+    }
+    example r#"slots { register = "seen" }"#
+}
+
+/// One slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotSeen {
+    /// Its directory; of a record that cannot be read, the record's name.
+    pub path: String,
+    /// The rollout that changed it last.
+    pub rollout: String,
+    /// How far that is; nothing when the record cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
+    /// The generation that the rollout brought.
+    pub generation: String,
+    /// The generation that the slot shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current: Option<String>,
+    /// The generation before the rollout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// Every generation that is there, the newest first.
+    pub generations: Vec<String>,
+    /// The time that is left for a confirmation, in milliseconds; 0 when it has passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
+    /// Why the host put it back by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// How many tasks still have to follow that.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub owed: u64,
+    /// What is wrong: with these tasks, with the record, or with the slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// When it last changed: seconds since 1970.
+    pub changed: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl SlotSeen {
+    fn of(record: Record, probe: &Probe) -> Result<Self, Failure> {
+        let left = match &record.deadline {
+            Some(deadline) if record.is_open() => Some(deadline.at.left(&probe.moment()?).unwrap_or_default()),
+            _ => None,
+        };
+        let (slot, damaged) = match probe.slot(&record.path) {
+            Ok(Some(slot)) => (slot, None),
+            Ok(None) => (crate::system::fs::Slot::default(), Some(format!("{} is gone", record.path))),
+            Err(failure) => (crate::system::fs::Slot::default(), Some(failure.to_string())),
+        };
+        Ok(Self {
+            rollout: record.rollout,
+            phase: Some(record.phase),
+            generation: record.generation,
+            current: slot.current,
+            previous: record.previous,
+            generations: slot.generations.into_iter().map(|generation| generation.id).collect(),
+            left_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+            owed: if record.why.is_some() { record.revert.len() as u64 } else { 0 },
+            why: record.why,
+            trouble: damaged.or(record.trouble),
+            changed: record.changed,
+            path: record.path,
+        })
+    }
+
+    fn unreadable(name: &str, failure: &Failure) -> Self {
+        Self {
+            path: name.to_owned(),
+            rollout: String::new(),
+            phase: None,
+            generation: String::new(),
+            current: None,
+            previous: None,
+            generations: Vec::new(),
+            left_ms: None,
+            why: None,
+            owed: 0,
+            trouble: Some(failure.to_string()),
+            changed: 0,
+        }
+    }
+
+    /// Whether somebody should look at it: it is not confirmed and its time is over, the host put it back, or something does not work.
+    pub fn is_wrong(&self) -> bool {
+        self.trouble.is_some() || self.why.is_some() || self.left_ms == Some(0)
+    }
+}
+
+/// The slots of one host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollouts {
+    /// Why no slot is switched; nothing when they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<HaltMark>,
+    /// Every slot that a rollout ever switched.
+    pub slots: Vec<SlotSeen>,
+}
+
+impl Rollouts {
+    /// Looks at this host.
+    ///
+    /// # Errors
+    /// The folder of records cannot be read.
+    pub fn look(probe: &Probe) -> Result<Self, Failure> {
+        let mut slots = Vec::new();
+        for (name, record) in all_records(probe)? {
+            slots.push(match record {
+                Ok(record) => SlotSeen::of(record, probe)?,
+                Err(failure) => SlotSeen::unreadable(&name, &failure),
+            });
+        }
+        slots.sort_by(|left, right| left.path.cmp(&right.path));
+        Ok(Self { halted: halted(probe)?, slots })
+    }
+
+    /// Whether there is nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.halted.is_none() && self.slots.is_empty()
+    }
+
+    /// Reads what a step of kind `slots` gave.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn from_output(output: &Map) -> Result<Self, Failure> {
+        serde_json::from_value(to_json(&Value::Map(output.clone())))
+            .context("a host told something else than its slots")
+    }
+
+    fn to_output(&self) -> Result<Map, Failure> {
+        match serde_json::to_value(self).map(from_json).context("cannot tell slots")? {
+            Value::Map(map) => Ok(map),
+            other => Err(Failure::new(format!("slots are no {}", other.type_name()))),
+        }
+    }
+}
+
+impl Resource for Slots {
+    fn desired(&self) -> State {
+        State::Present(Fields::new())
+    }
+
+    async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
+        let mut found = Rollouts::look(probe)?;
+        found.slots.retain(|slot| self.paths.is_empty() || self.paths.contains(&slot.path));
+        Ok(Observed { state: State::Present(Fields::new()), output: found.to_output()? })
+    }
+
+    async fn apply(&self, _change: &Change, _hands: &Actuator) -> Result<Map, Failure> {
+        Ok(Map::new())
+    }
+}
