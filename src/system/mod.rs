@@ -16,6 +16,7 @@ pub mod docker_networks;
 pub mod facts;
 pub mod firewall;
 pub mod fs;
+pub mod haproxy;
 pub mod hostview;
 pub mod mounts;
 pub mod holders;
@@ -30,6 +31,7 @@ pub mod process;
 pub mod services;
 pub mod sockets;
 pub mod waiting;
+pub mod workers;
 
 use std::future::Future;
 use std::ops::Deref;
