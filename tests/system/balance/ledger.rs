@@ -58,8 +58,7 @@ impl Load {
         let start = |client: Client| {
             let (stop, rows, number, address) = (stop.clone(), rows.clone(), number.clone(), address.to_owned());
             std::thread::spawn(move || {
-                let net = File::open(format!("/proc/{pid}/ns/net")).unwrap();
-                move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                enter(pid);
                 let mut kept = None;
                 while !stop.load(Ordering::Relaxed) {
                     let id = number.fetch_add(1, Ordering::Relaxed);
@@ -95,6 +94,38 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
+}
+
+/// One request that stays under way until it is ended.
+pub struct Held(TcpStream);
+
+impl Held {
+    pub fn start(pid: u32, address: &'static str) -> Self {
+        let stream = std::thread::spawn(move || {
+            enter(pid);
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(ANSWER)).unwrap();
+            let head = "POST / HTTP/1.1\r\nHost: web\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(b"x").unwrap();
+            stream
+        });
+        Self(stream.join().unwrap())
+    }
+
+    /// What is answered once the rest was sent.
+    pub fn end(mut self) -> String {
+        let _ = self.0.write_all(b"x");
+        let mut said = String::new();
+        let _ = self.0.read_to_string(&mut said);
+        said
+    }
+}
+
+/// Takes this thread into the network of a process.
+fn enter(pid: u32) {
+    let net = File::open(format!("/proc/{pid}/ns/net")).unwrap();
+    move_into_link_name_space(net.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
 pub fn summary(rows: &[Row]) -> String {
