@@ -64,13 +64,40 @@ impl Probe {
             sockets
                 .extend(text.lines().filter_map(|line| listening(line, port)).map(|inode| format!("socket:[{inode}]")));
         }
-        let has = |process: &&Process| {
-            let open = std::fs::read_dir(format!("/proc/{}/fd", process.pid)).into_iter().flatten().flatten();
-            let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-            links.filter_map(|link| link.to_str().map(str::to_owned)).any(|link| sockets.contains(&link))
-        };
+        let has = |process: &&Process| !open_ones(process.pid, "socket:").is_disjoint(&sockets);
         Ok(among.iter().filter(has).cloned().collect())
     }
+}
+
+impl Probe {
+    /// Those of the workers that serve an earlier configuration, though they may be younger than the new one's file: a master that
+    /// has not been told to reload yet replaces a worker, or adds one, with what it has itself. Two servers show it: nginx's old
+    /// workers say so in their titles, and Apache has new pipes to its workers after each reload.
+    pub fn leaving(&self, workers: &[Process]) -> Vec<Process> {
+        let nginx = |worker: &Process| {
+            let title = self.process(worker.pid).map(|(_, words)| words.join(" "));
+            title.is_some_and(|title| title.contains("worker process is shutting down"))
+        };
+        let apache = |worker: &Process| ["apache2", "httpd"].contains(&worker.name.as_str());
+        let with_parent = |worker: &Process| -> BTreeSet<String> {
+            open_ones(worker.pid, "pipe:").intersection(&open_ones(worker.parent, "pipe:")).cloned().collect()
+        };
+        let shared: Vec<_> =
+            workers.iter().filter(|worker| apache(worker)).map(|one| (one, with_parent(one))).collect();
+        let fewer = |(worker, pipes): &&(&Process, BTreeSet<String>)| {
+            let mut others = shared.iter().filter(|(other, _)| other.parent == worker.parent);
+            others.any(|(_, more)| pipes.len() < more.len() && pipes.is_subset(more))
+        };
+        let apaches = shared.iter().filter(fewer).map(|(worker, _)| (*worker).clone());
+        workers.iter().filter(|worker| nginx(worker)).cloned().chain(apaches).collect()
+    }
+}
+
+/// What a process has open of a sort, as the kernel shows it: `pipe:[12]`.
+fn open_ones(pid: u32, sort: &str) -> BTreeSet<String> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok());
+    links.filter(|link| link.starts_with(sort)).collect()
 }
 
 impl Actuator {

@@ -158,7 +158,12 @@ impl Loaded {
         if told == self.generation {
             return Ok(told);
         }
-        Err(Failure::new(format!("it still answers with generation {}, not {}", shown(&told), self.generation)))
+        Err(Failure::new(format!(
+            "{} still answers with generation {}, not {}",
+            self.url,
+            shown(&told),
+            self.generation
+        )))
     }
 
     /// How many workers there are, all of them younger than that moment.
@@ -177,11 +182,14 @@ impl Loaded {
         if listeners.is_empty() {
             let place =
                 self.container.as_ref().map_or_else(|| "this host".to_owned(), |name| format!("container {name}"));
-            return Err(Failure::new(format!("no process of {place} listens on port {port}"))
-                .hint("name the server's own `port` and its `container`, or look at no workers: `old_workers = any`"));
+            return Err(Failure::new(format!("no process of {place} listens on port {port}")).because(
+                "name the server's own `port` and its `container`, or look at no workers: `old_workers = any`",
+            ));
         }
         let workers = workers(&all, &listeners);
-        let old: Vec<&Process> = workers.iter().filter(|worker| !worker.started_after(turned)).collect();
+        let leaving = probe.leaving(&workers);
+        let old = workers.iter().filter(|worker| !worker.started_after(turned) || leaving.contains(worker));
+        let old: Vec<&Process> = old.collect();
         if old.is_empty() { Ok(workers.len()) } else { Err(left(&old, turned)) }
     }
 }
@@ -189,8 +197,11 @@ impl Loaded {
 /// The old workers, in one line.
 fn left(old: &[&Process], turned: Duration) -> Failure {
     let named = old.iter().take(NAMED).map(|worker| {
-        let before = turned.saturating_sub(worker.started);
-        format!("{} ({}, started {}s before)", worker.pid, worker.name, before.as_secs())
+        let age = match turned.checked_sub(worker.started) {
+            Some(before) => format!("started {}s before", before.as_secs()),
+            None => "on its way out".to_owned(),
+        };
+        format!("{} ({}, {age})", worker.pid, worker.name)
     });
     let named = named.collect::<Vec<_>>().join(", ");
     let more = if old.len() > NAMED { format!(" and {} more", old.len() - NAMED) } else { String::new() };

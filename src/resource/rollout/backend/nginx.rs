@@ -61,11 +61,8 @@ impl Nginx<'_> {
         let changed = probe.stat(self.file)?.ok_or_else(missing)?.changed();
         let (new, old): (Vec<_>, Vec<_>) =
             self.workers(probe).await?.into_iter().partition(|worker| worker.started_after(changed));
-        let ends = |worker: &Process| {
-            let title = probe.process(worker.pid).map(|(_, words)| words.join(" "));
-            title.is_none_or(|title| title.contains("is shutting down"))
-        };
-        Ok(Loaded { down, taken: !new.is_empty() && old.iter().all(ends), old })
+        let taken = !new.is_empty() && probe.leaving(&old).len() == old.len();
+        Ok(Loaded { down, taken, old })
     }
 
     fn text(&self, probe: &Probe) -> Result<String, Failure> {
