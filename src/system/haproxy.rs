@@ -94,6 +94,8 @@ impl Server {
 pub enum Order {
     /// Finish, and get nothing new.
     Drain,
+    /// Finish, and get nothing at all, not even checks.
+    Maintenance,
     /// Back into traffic.
     Ready,
     /// Everything under way is cut off.
@@ -120,6 +122,7 @@ impl Actuator {
         let name = format!("{}/{}", server.pool, server.name);
         let line = match order {
             Order::Drain => format!("set server {name} state drain"),
+            Order::Maintenance => format!("set server {name} state maint"),
             Order::Ready => format!("set server {name} state ready"),
             Order::Cut => format!("shutdown sessions server {name}"),
         };

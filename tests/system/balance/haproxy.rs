@@ -26,6 +26,14 @@ backend web
   server web1 127.0.0.11:80 check inter 100 rise 2 fall 2
   server web2 127.0.0.12:80 check inter 100 rise 2 fall 2
   server web3 127.0.0.13:80 check inter 100 rise 2 fall 2
+frontend bound_front
+  bind 127.0.0.1:81
+  default_backend bound
+backend bound
+  option httpchk GET /
+  cookie node insert indirect nocache
+  server web1 127.0.0.11:80 cookie web1 check inter 100 rise 2 fall 2
+  server web2 127.0.0.12:80 cookie web2 check inter 100 rise 2 fall 2
 backend more
   server one 127.0.0.11:80
   server off 127.0.0.12:80 disabled
@@ -45,8 +53,8 @@ fn site() -> Place {
     place.write("haproxy.cfg", CONFIG);
     place.start(&["haproxy", "-f", "DIR/haproxy.cfg"]);
     until("all are up", || {
-        let said = socket(&place, "show stat web 4 -1");
-        said.lines().filter(|line| line.contains(",UP,")).count() == 3
+        let said = socket(&place, "show stat -1 4 -1");
+        said.lines().filter(|line| line.contains(",UP,")).count() == 5
     });
     place
 }
@@ -190,6 +198,32 @@ fn killed_between_any_two_requests_the_next_run_goes_on() {
     }
     eprintln!("killed before {kills} requests to the socket");
     assert!(kills >= 8, "{kills}");
+}
+
+/// Clients that a cookie binds to a server that is restarted: they go elsewhere meanwhile.
+#[test]
+fn bound_clients_are_sent_to_others() {
+    let mut place = site();
+    let more = || args! { "pool" => "bound", "bound" => "move" };
+    let load = Load::start(place.pid, "127.0.0.1:81", &[(Client::Bound, 6)]);
+    until("there is load", || load.count() > 50);
+    // With a plain drain they still come.
+    let stays = backend(&place, "web1", "drained", args! { "pool" => "bound" });
+    let _ = place.run(&stays);
+    let seen = crate::drive::Drive { apply: false, ..place.drive() }.one(&backend(&place, "web1", "drained", more()));
+    assert!(state(&seen).ends_with(", but for bound clients"), "{}", state(&seen));
+    for _ in 0..2 {
+        assert_eq!(state(&place.run(&backend(&place, "web1", "drained", more()))), "maint");
+        place.run(&backend(&place, "web1", "drained", more())).no_change();
+        place.end("web1");
+        place.apache("web1", &config("web1"));
+        let up = args! { "url" => "http://127.0.0.11/", "within" => seconds(60), "every" => millis(50) };
+        assert!(place.run(&task("http", up)).failure.is_none());
+        assert_eq!(state(&place.run(&backend(&place, "web1", "ready", more()))), "ready");
+    }
+    let ledger = load.stop();
+    println!("bound clients: {}", summary(&ledger));
+    assert!(!ledger.iter().any(super::ledger::Row::failed), "{}", summary(&ledger));
 }
 
 /// Slow posts and kept connections through a restart of every server: with drain none fails.

@@ -47,6 +47,8 @@ pub enum Client {
     SlowPost,
     /// The same over one connection.
     SlowPostKeepAlive,
+    /// As `Once`, with a cookie that binds it to web1.
+    Bound,
 }
 
 impl Load {
@@ -64,7 +66,7 @@ impl Load {
                     let id = number.fetch_add(1, Ordering::Relaxed);
                     let outcome = ask(client, id, &address, &mut kept).map_err(|error| error.to_string());
                     let what = match client {
-                        Client::KeepAlive | Client::Once => "GET",
+                        Client::KeepAlive | Client::Once | Client::Bound => "GET",
                         Client::SlowPost | Client::SlowPostKeepAlive => "POST",
                     };
                     rows.lock().unwrap().push(Row { id, what, outcome });
@@ -149,6 +151,7 @@ fn ask(client: Client, id: u64, address: &str, kept: &mut Option<BufReader<TcpSt
     let connection = if keep { "keep-alive" } else { "close" };
     let head = format!("/?id={id} HTTP/1.1\r\nHost: web\r\nConnection: {connection}\r\n");
     match client {
+        Client::Bound => stream.get_mut().write_all(format!("GET {head}Cookie: node=web1\r\n\r\n").as_bytes())?,
         Client::KeepAlive | Client::Once => stream.get_mut().write_all(format!("GET {head}\r\n").as_bytes())?,
         Client::SlowPost | Client::SlowPostKeepAlive => {
             let type_ = "application/x-www-form-urlencoded";

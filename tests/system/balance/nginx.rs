@@ -109,7 +109,14 @@ fn a_server_goes_out_and_comes_back() {
     // What does not pass nginx's own test is taken back.
     place.must("echo 'http {' > DIR/broken.conf");
     let broken = ["nginx", "-q", "-c", &place.text("broken.conf"), "-t"].map(Value::from).to_vec();
-    told.push(refusal(args! { "test" => Value::List(broken) }, "web1"));
+    let words = refusal(args! { "test" => Value::List(broken) }, "web1");
+    // nginx says when, and by which process.
+    let timeless = |line: &str| {
+        line.split_once("[emerg] ").map_or(line.to_owned(), |(_, said)| {
+            format!("  TIME {}", said.split_once(": ").map_or(said, |(_, words)| words))
+        })
+    };
+    told.push(words.lines().map(timeless).collect::<Vec<_>>().join("\n"));
     assert_eq!(file(&place), UPSTREAMS);
 
     let held = Held::start(place.pid, "127.0.0.1:80");

@@ -136,7 +136,7 @@ pub fn apache_config(name: &str, address: &str, more: &str) -> String {
     format!(
         "{modules}ServerRoot DIR/{name}\nServerName {name}\nListen {address}\nPidFile DIR/{name}/pid\nErrorLog DIR/{name}/error.log\n\
          DefaultRuntimeDir DIR/{name}\nDocumentRoot DIR/www\nUser www-data\nGroup www-data\nDirectoryIndex index.html\n\
-         StartServers 2\nServerLimit 4\nThreadsPerChild 16\nMaxRequestWorkers 64\n{more}"
+         StartServers 2\nServerLimit 16\nThreadsPerChild 16\nMaxRequestWorkers 64\n{more}"
     )
 }
 

@@ -1,11 +1,11 @@
 //! A server of HAProxy, by its runtime socket.
 //!
-//! `maint` cuts, `drain` finishes (openshift/router#668). Whether a server is empty is counted, never guessed from a time; and a
+//! `maint` without a wait cuts, `drain` with one finishes (openshift/router#668). Whether a server is empty is counted, never guessed from a time; and a
 //! server comes back only when HAProxy's own checks find it well, so that one that did not come up again stays out.
 
 use std::time::Duration;
 
-use super::{AtLimit, Backend, Limit, Seen, count, over, unknown};
+use super::{AtLimit, Backend, Bound, Limit, Seen, count, over, unknown};
 use crate::failure::Failure;
 use crate::system::haproxy::{Order, Server};
 use crate::system::{Actuator, Probe};
@@ -24,7 +24,18 @@ pub(super) struct HaProxy<'a> {
 
 impl HaProxy<'_> {
     pub(super) async fn look(&self, probe: &Probe) -> Result<Seen, Failure> {
-        Ok(seen(&self.server(probe).await?))
+        let server = self.server(probe).await?;
+        let seen = seen(&server);
+        if self.moves() && server.draining() && !server.in_maintenance() {
+            let words = format!("{}, but for bound clients", seen.shown);
+            return Ok(Seen { stands: words.clone(), shown: words, ..seen });
+        }
+        Ok(seen)
+    }
+
+    /// Whether bound clients are sent away as well, for which HAProxy has its maintenance alone.
+    fn moves(&self) -> bool {
+        self.backend.bound == Bound::Move
     }
 
     async fn server(&self, probe: &Probe) -> Result<Server, Failure> {
@@ -51,9 +62,11 @@ impl HaProxy<'_> {
         let limit = self.backend.limit();
         let servers = hands.haproxy_servers(self.socket).await?;
         let server = self.find(&servers)?;
-        if !server.draining() && !server.in_maintenance() {
+        let out = server.in_maintenance() || server.draining() && !self.moves();
+        if !out {
             self.spare_the_last(&server, &servers)?;
-            hands.haproxy_order(self.socket, &server, Order::Drain).await?;
+            let order = if self.moves() { Order::Maintenance } else { Order::Drain };
+            hands.haproxy_order(self.socket, &server, order).await?;
         }
         let failure = match self.until_empty(hands, limit).await {
             Err(failure) if over(&failure) => failure,
@@ -62,7 +75,7 @@ impl HaProxy<'_> {
         if self.backend.at_limit == AtLimit::Fail {
             return Err(failure.hint(
                 "it stays without new requests. Give it more time (`within = 5m`), or have the rest cut off (`at_limit = cut`); \
-                 clients that are bound to it by a cookie or a stick table still come to it",
+                 clients that are bound to it by a cookie or a stick table still come to it unless `bound = move`",
             ));
         }
         hands.progress("cutting off what is still under way", None);
@@ -104,9 +117,9 @@ impl HaProxy<'_> {
             return Err(Failure::new(format!("{shown} cannot be taken into traffic")).because(reason));
         }
         if server.in_maintenance() {
-            if !self.backend.adopt {
+            if !self.backend.adopt && !self.moves() {
                 return Err(Failure::new(format!("{shown} is in maintenance, and not by fanli"))
-                    .because("fanli drains, and never uses `maint`: somebody has put it there, or HAProxy's configuration says `disabled`")
+                    .because("fanli drains, and uses `maint` only with `bound = move`: somebody has put it there, or HAProxy's configuration says `disabled`")
                     .hint(format!("when it may come back: `set server {shown} state ready` at the socket, or `adopt = true`")));
             }
             // Out of maintenance, but not into traffic: its checks begin again.
@@ -131,7 +144,8 @@ impl HaProxy<'_> {
             hands.progress(&format!("not yet: {found}"), None);
             let kept = if server.draining() { "; it stays out of traffic" } else { "" };
             limit.wait().await.map_err(|failure| {
-                failure.within(format!("HAProxy does not find {shown} well: {}{kept}", health(&server)))
+                let failure = failure.within(format!("HAProxy does not find {shown} well: {}{kept}", health(&server)));
+                failure.hint("look at the server itself; when it only needs longer to come up: `within = 2m`")
             })?;
         }
     }

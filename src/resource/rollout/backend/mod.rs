@@ -38,13 +38,22 @@ crate::choice! {
     }
 }
 
+crate::choice! {
+    /// What becomes of clients that are bound to a server.
+    pub enum Bound {
+        /// They still come to it.
+        Stay = "stay",
+        /// They are sent to others.
+        Move = "move",
+    }
+}
+
 crate::kind! {
     /// Takes one server of a load balancer out of traffic, or back into it. A task of the balancer's host.
     ///
     /// `drained` lets everything under way come to its end first, and waits for it; `ready` waits until the balancer itself finds the
-    /// server well. Give one of `haproxy`, `nginx` and `command`. HAProxy's drain lets clients that are bound to the server by a
-    /// cookie or a stick table still come to it; nginx's reload closes idle connections of its clients, and a request that
-    /// crosses with that is lost unless the client sends it again. More in docs/rollout-balancer.md.
+    /// server well. Give one of `haproxy`, `nginx` and `command`. A reload of nginx closes idle connections of its clients, and a
+    /// request that crosses with that is lost unless the client sends it again. More in docs/rollout-balancer.md.
     ///
     /// A server that somebody has put into maintenance counts as drained when it is empty, and is not taken out of it.
     pub struct Backend = "backend" {
@@ -65,6 +74,9 @@ crate::kind! {
         within: Duration = Duration::from_secs(30),
         /// What happens when the server is not empty by then.
         at_limit: AtLimit = AtLimit::Fail,
+        /// Clients that a cookie or a stick table of HAProxy's binds to the server: `stay` lets them still come to it while it drains,
+        /// `move` sends them to others. Then fanli uses HAProxy's maintenance itself, and takes anybody's for its own.
+        bound: Bound = Bound::Stay,
         /// Whether it may be drained when no other server of its pool is in traffic.
         even_last: bool = false,
         /// Whether `ready` takes it out of a maintenance that somebody has put it into.
@@ -236,6 +248,7 @@ impl Resource for Backend {
         only("pid_file", self.pid_file.is_some(), nginx, "`nginx`")?;
         only("container", self.container.is_some(), nginx, "`nginx`")?;
         only("adopt", self.adopt, haproxy, "`haproxy`")?;
+        only("bound", self.bound == Bound::Move, haproxy, "`haproxy`")?;
         only("even_last", self.even_last, nginx || haproxy, "`haproxy` and `nginx`")?;
         only("at_limit", self.at_limit == AtLimit::Cut, nginx || haproxy, "`haproxy` and `nginx`")?;
         if self.pid_file.is_some() && self.container.is_some() {
