@@ -82,6 +82,8 @@ kinds! {
     command::Command,
     shell::Shell,
     http::Http,
+    rollout::Backend,
+    rollout::Loaded,
     interfaces::Interfaces,
     attachments::Attachments,
     trace::Trace,

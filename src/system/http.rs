@@ -46,12 +46,20 @@ pub struct Request {
 pub struct Answer {
     /// The status code.
     pub status: u16,
+    headers: ureq::http::HeaderMap,
     /// The body, [`MOST_BODY`] at most.
     pub body: Vec<u8>,
     /// Whether the body went on after that.
     pub cut: bool,
     /// How long it took.
     pub took: Duration,
+}
+
+impl Answer {
+    /// The first header of that name, when it is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
 }
 
 /// Whether a URL can be asked. The text says what is wrong, to follow "`url`: ".
@@ -142,6 +150,7 @@ fn ask(request: &Request, roots: Option<RootCerts>) -> Result<Answer, Failure> {
     };
     let mut answer = answer.map_err(failed)?;
     let status = answer.status().as_u16();
+    let headers = answer.headers().clone();
     let mut body = Vec::new();
     let most = MOST_BODY as u64 + 1;
     let read = answer.body_mut().as_reader().take(most).read_to_end(&mut body);
@@ -150,7 +159,7 @@ fn ask(request: &Request, roots: Option<RootCerts>) -> Result<Answer, Failure> {
     })?;
     let cut = body.len() > MOST_BODY;
     body.truncate(MOST_BODY);
-    Ok(Answer { status, body, cut, took: start.elapsed() })
+    Ok(Answer { status, headers, body, cut, took: start.elapsed() })
 }
 
 /// An error of the library in our words; the URL is the caller's to add.

@@ -16,6 +16,7 @@ pub mod docker_networks;
 pub mod facts;
 pub mod firewall;
 pub mod fs;
+pub mod haproxy;
 pub mod hostview;
 pub mod mounts;
 pub mod holders;
@@ -31,6 +32,7 @@ pub mod services;
 pub mod sockets;
 pub mod uptime;
 pub mod waiting;
+pub mod workers;
 
 use std::future::Future;
 use std::ops::Deref;

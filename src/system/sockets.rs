@@ -42,7 +42,7 @@ impl Probe {
 }
 
 /// The inode of a listening socket with that port: `  0: 0100007F:1F90 00000000:0000 0A … uid timeout inode`.
-fn listening(line: &str, port: u16) -> Option<u64> {
+pub(super) fn listening(line: &str, port: u16) -> Option<u64> {
     let mut words = line.split_whitespace();
     let (_, hex) = words.nth(1)?.rsplit_once(':')?;
     let state = words.nth(1)?;

@@ -17,6 +17,7 @@ mod actions;
 mod attach;
 mod attach_conflict;
 mod attach_faults;
+mod balance;
 mod book;
 mod book_hosts;
 mod book_race;

@@ -1,35 +1,54 @@
-//! Configuration as a transaction on one host: slots, their generations, and what the host remembers of each.
+//! Configuration as a transaction on one host: slots, their generations, what the host remembers of each; how it is tried, loaded,
+//! and shown to be; how a balancer takes a node out and back in.
 //!
 //! A slot is a directory that nodes mount; [`fs::slots`](crate::system::fs) is the door to it. `slot` puts a generation beside the
 //! others, `switch` turns the slot to it, `confirm` says that it is to stay, `revert` brings back what was there before. What the
 //! host remembers of a slot stands in a [`Record`]; the watcher reverts what was not confirmed in time ([`Overdue`]).
 
+mod backend;
 mod confirm;
 mod halt;
+mod loaded;
 mod overdue;
+mod program;
 mod record;
+mod reload;
 mod revert;
+mod settle;
 mod slot;
 mod slots;
+mod standing;
+mod supervised;
 mod switch;
+mod trial;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use backend::Backend;
 pub use confirm::Confirm;
 pub use halt::{Halt, HaltMark, halted};
+pub use loaded::Loaded;
 pub use overdue::{Overdue, Owed};
-pub use record::{Deadline, NamedRecord, Phase, Record, RevertStep, all_records};
+pub use program::Program;
+pub use record::{Deadline, Kept, NamedRecord, Phase, Record, RevertStep, all_records};
+pub use reload::Reload;
 pub use revert::Revert;
+pub use settle::Settle;
 pub use slot::{MOST_FILE, MOST_FILES, MOST_TOTAL, Slot};
 pub use slots::{Rollouts, SlotSeen, Slots};
+pub use standing::Standing;
 pub use switch::Switch;
+pub use trial::Trial;
 
 use crate::failure::Failure;
 use crate::resource::ArgError;
 use crate::system::fs::{Lock, is_generation, lock};
 use crate::system::{Actuator, Probe};
 use crate::value::Digest;
+
+/// What a failure tells programs of a slot that is not switched because rollouts are halted on the host.
+pub const HALTED: &str = "halted";
 
 /// What fields say whose right value only the host knows.
 const IN_PLACE: &str = "in place";

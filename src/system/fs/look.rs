@@ -166,6 +166,7 @@ pub(super) fn entry_of(fd: &OwnedFd) -> Result<Entry, Errno> {
         gid: stat.st_gid,
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mtime: (stat.st_mtime, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
+        ctime: (stat.st_ctime, u32::try_from(stat.st_ctime_nsec).unwrap_or(0)),
         nlink: stat.st_nlink,
         dev: stat.st_dev,
         ino: stat.st_ino,

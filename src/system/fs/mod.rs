@@ -45,6 +45,8 @@ pub struct Entry {
     pub size: u64,
     /// When its bytes last changed: seconds since 1970, and nanoseconds.
     pub mtime: (i64, u32),
+    /// When anything of it last changed, a rename included: seconds since 1970, and nanoseconds.
+    pub ctime: (i64, u32),
     /// How many names it has.
     pub nlink: u64,
     /// The file system it stands on.
@@ -64,6 +66,13 @@ pub enum EntryKind {
     Link(PathBuf),
     /// A device, a socket, a FIFO.
     Other,
+}
+
+impl Entry {
+    /// When anything of it last changed, a rename included, since 1970.
+    pub fn changed(&self) -> std::time::Duration {
+        std::time::Duration::new(u64::try_from(self.ctime.0).unwrap_or(0), self.ctime.1)
+    }
 }
 
 impl EntryKind {

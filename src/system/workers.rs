@@ -1,0 +1,239 @@
+//! The processes of a server: who listens, which are its workers, and which of them are older than a moment.
+//!
+//! A server that reloads gracefully keeps its old workers until they have finished. Nothing in `/proc` says which configuration a
+//! process has read, but when it was started it does say: who was there before the new configuration was cannot have read it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::sockets::listening;
+use super::{Actuator, Probe};
+use crate::failure::{Context as _, Failure};
+
+/// The kernel counts the start of a process in hundredths of a second for its readers (`USER_HZ`, on all that fanli runs on), and
+/// cuts the rest off.
+const TICK: Duration = Duration::from_millis(10);
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number, as fanli sees it.
+    pub pid: u32,
+    /// Its parent's.
+    pub parent: u32,
+    /// Its name, as the kernel has it.
+    pub name: String,
+    /// Its program's file.
+    pub program: PathBuf,
+    /// When it was started, since 1970: up to a hundredth of a second too early.
+    pub started: Duration,
+}
+
+impl Process {
+    /// Whether it was surely started after that moment. Who was started within two hundredths of a second after it counts as
+    /// older: neither the kernel's clock of files nor that of processes is finer.
+    pub fn started_after(&self, moment: Duration) -> bool {
+        self.started >= moment + TICK
+    }
+}
+
+impl Probe {
+    /// The processes that share the numbers of processes with `of` (all of one container), or with fanli itself. One that ends
+    /// while this looks is left out.
+    pub fn processes(&self, of: Option<u32>) -> Vec<Process> {
+        let room = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let Some(here) = room(&of.map_or_else(|| "self".to_owned(), |pid| pid.to_string())) else { return Vec::new() };
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let pids = names.filter(|name| name.bytes().all(|digit| digit.is_ascii_digit()));
+        pids.filter(|pid| room(pid).as_ref() == Some(&here)).filter_map(|pid| process(&pid)).collect()
+    }
+
+    /// Those of the processes that have a socket open which listens on that TCP port, in the network of the first of them that
+    /// can be looked at; `of` is any process in that network.
+    pub fn listeners(&self, of: Option<u32>, port: u16, among: &[Process]) -> Result<Vec<Process>, Failure> {
+        let net = of.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+        let mut sockets = BTreeSet::new();
+        for table in ["tcp", "tcp6"] {
+            let text = self.read_small(format!("/proc/{net}/net/{table}"))?.unwrap_or_default();
+            sockets
+                .extend(text.lines().filter_map(|line| listening(line, port)).map(|inode| format!("socket:[{inode}]")));
+        }
+        let has = |process: &&Process| !open_ones(process.pid, "socket:").is_disjoint(&sockets);
+        Ok(among.iter().filter(has).cloned().collect())
+    }
+}
+
+impl Probe {
+    /// Those of the workers that serve an earlier configuration, though they may be younger than the new one's file: a master that
+    /// has not been told to reload yet replaces a worker, or adds one, with what it has itself. Two servers show it: nginx's old
+    /// workers say so in their titles, and Apache has new pipes to its workers after each reload.
+    pub fn leaving(&self, workers: &[Process]) -> Vec<Process> {
+        let nginx = |worker: &Process| {
+            let title = self.process(worker.pid).map(|(_, words)| words.join(" "));
+            title.is_some_and(|title| title.contains("worker process is shutting down"))
+        };
+        let apache = |worker: &Process| ["apache2", "httpd"].contains(&worker.name.as_str());
+        let with_parent = |worker: &Process| -> BTreeSet<String> {
+            open_ones(worker.pid, "pipe:").intersection(&open_ones(worker.parent, "pipe:")).cloned().collect()
+        };
+        let shared: Vec<_> =
+            workers.iter().filter(|worker| apache(worker)).map(|one| (one, with_parent(one))).collect();
+        let fewer = |(worker, pipes): &&(&Process, BTreeSet<String>)| {
+            let mut others = shared.iter().filter(|(other, _)| other.parent == worker.parent);
+            others.any(|(_, more)| pipes.len() < more.len() && pipes.is_subset(more))
+        };
+        let apaches = shared.iter().filter(fewer).map(|(worker, _)| (*worker).clone());
+        workers.iter().filter(|worker| nginx(worker)).cloned().chain(apaches).collect()
+    }
+}
+
+/// What a process has open of a sort, as the kernel shows it: `pipe:[12]`.
+fn open_ones(pid: u32, sort: &str) -> BTreeSet<String> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok());
+    links.filter(|link| link.starts_with(sort)).collect()
+}
+
+impl Actuator {
+    /// Asks that very process to end: the signal TERM. One that has ended already is right.
+    ///
+    /// # Errors
+    /// It cannot be signalled.
+    pub fn end_process(&self, process: &Process) -> Result<(), Failure> {
+        let failed = || format!("cannot end process {}", process.pid);
+        let Some(pid) = Pid::from_raw(process.pid.cast_signed()) else { return Ok(()) };
+        // Held by a descriptor first, so that the number cannot become another's in between.
+        let held = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => return Ok(()),
+            held => held.with_context(failed)?,
+        };
+        let same = |now: &Process| now.program == process.program && now.started.abs_diff(process.started) < TICK;
+        if !self::process(&process.pid.to_string()).is_some_and(|now| same(&now)) {
+            return Ok(());
+        }
+        match pidfd_send_signal(&held, Signal::TERM) {
+            Err(Errno::SRCH) => Ok(()),
+            sent => sent.with_context(failed),
+        }
+    }
+}
+
+/// The workers of those that listen: from the eldest of their kin (parents of the same program) downward, those that have no child
+/// of the program. A server that is one process is its own worker.
+///
+/// An old process that is no kin of the one that took its place (HAProxy without `-W`) is not found.
+pub fn workers(all: &[Process], listeners: &[Process]) -> Vec<Process> {
+    let eldest = |listener: &Process| {
+        let mut eldest = listener.clone();
+        // Bounded, as a number may have become another's between two looks.
+        for _ in 0..all.len() {
+            let parent = all.iter().find(|one| one.pid == eldest.parent && one.program == eldest.program);
+            let Some(parent) = parent else { break };
+            eldest = parent.clone();
+        }
+        eldest
+    };
+    let eldest: Vec<Process> = listeners.iter().map(eldest).collect();
+    let mut kin: BTreeSet<u32> = eldest.iter().map(|process| process.pid).collect();
+    let programs: BTreeSet<&PathBuf> = eldest.iter().map(|process| &process.program).collect();
+    let family = loop {
+        let mut family: Vec<&Process> =
+            all.iter().filter(|one| kin.contains(&one.pid) || kin.contains(&one.parent)).collect();
+        family.retain(|one| programs.contains(&one.program));
+        let known = kin.len();
+        kin.extend(family.iter().map(|one| one.pid));
+        if kin.len() == known {
+            break family;
+        }
+    };
+    let parents: BTreeSet<u32> = family.iter().map(|process| process.parent).collect();
+    family.into_iter().filter(|process| !parents.contains(&process.pid)).cloned().collect()
+}
+
+fn process(pid: &str) -> Option<Process> {
+    let (parent, name, ticks) = read_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    // An upgrade replaces the file of a running program.
+    let shown = program.to_string_lossy();
+    let program = shown.strip_suffix(" (deleted)").map_or_else(|| program.clone(), PathBuf::from);
+    // What the kernel counts from is the boot; the clock of files may have been set since then.
+    let since_boot = Duration::from_millis(ticks.checked_mul(u64::try_from(TICK.as_millis()).ok()?)?);
+    let started = now(ClockId::Realtime)?.checked_sub(now(ClockId::Boottime)?.checked_sub(since_boot)?)?;
+    Some(Process { pid: pid.parse().ok()?, parent, name, program, started })
+}
+
+fn now(clock: ClockId) -> Option<Duration> {
+    let time = clock_gettime(clock);
+    Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
+}
+
+/// Parent, name and start of a living process: `PID (NAME) STATE PARENT …`, the start in field 22. The name may hold anything.
+fn read_stat(text: &str) -> Option<(u32, String, u64)> {
+    let (first, rest) = text.rsplit_once(')')?;
+    let (_, name) = first.split_once('(')?;
+    let mut words = rest.split_whitespace();
+    if matches!(words.next()?, "Z" | "X") {
+        return None;
+    }
+    Some((words.next()?.parse().ok()?, name.to_owned(), words.nth(17)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Process, read_stat, workers};
+
+    fn process(pid: u32, parent: u32, program: &str, started: u64) -> Process {
+        let started = Duration::from_millis(started);
+        Process { pid, parent, name: program.to_owned(), program: program.into(), started }
+    }
+
+    #[test]
+    fn stat_lines() {
+        let line = "12 (a) b) S 7 12 12 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 98765 1000 1";
+        assert_eq!(read_stat(line), Some((7, "a) b".to_owned(), 98765)));
+        assert_eq!(read_stat(&line.replace(") S", ") Z")), None);
+        assert_eq!(read_stat("12 (a"), None);
+    }
+
+    #[test]
+    fn workers_are_the_leaves_of_a_program() {
+        let all = [
+            process(1, 0, "supervisord", 0),
+            process(5, 1, "apache2", 100),
+            process(6, 5, "cronolog", 110),
+            process(7, 5, "apache2", 120),
+            process(8, 5, "apache2", 900),
+            process(20, 1, "apache2", 90),
+            process(21, 20, "apache2", 95),
+        ];
+        // Whoever of them listens; another server of the same program is another's.
+        for listener in [1, 3, 4] {
+            let found = workers(&all, &all[listener..=listener]);
+            assert_eq!(found.iter().map(|worker| worker.pid).collect::<Vec<_>>(), [7, 8]);
+        }
+        assert_eq!(workers(&all, &all[..1])[0].pid, 1);
+    }
+
+    #[test]
+    fn who_was_started_at_the_same_moment_is_older() {
+        let moment = Duration::from_millis(500);
+        assert!(!process(1, 0, "x", 499).started_after(moment));
+        assert!(!process(1, 0, "x", 505).started_after(moment));
+        assert!(process(1, 0, "x", 510).started_after(moment));
+    }
+
+    #[test]
+    fn this_process_was_started_a_moment_ago() {
+        let before = super::now(rustix::time::ClockId::Realtime).unwrap();
+        let own = super::process(&std::process::id().to_string()).unwrap();
+        assert!(own.started <= before && !own.started_after(before));
+    }
+}

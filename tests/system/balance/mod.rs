@@ -1,0 +1,8 @@
+//! `backend` and `loaded` with real balancers before real servers, under load. Needs haproxy, nginx and apache2.
+
+mod haproxy;
+mod ledger;
+mod nginx;
+mod others;
+mod place;
+mod proof;
