@@ -30,6 +30,7 @@ pub mod package;
 pub mod param;
 mod patience;
 pub mod schema;
+pub mod rollout;
 pub mod service;
 pub mod shell;
 pub mod template;

@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod arp;
 pub mod background;
+pub mod blueprint;
 pub mod bootstrap;
 pub mod container_body;
 pub mod context;

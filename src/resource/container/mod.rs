@@ -17,7 +17,8 @@ use crate::system::docker::{Container as Found, DockerHands, SPEC_LABEL, contain
 use crate::system::{Actuator, Probe};
 use crate::value::{Arrow, Map, Value, show_size};
 
-pub(super) use self::spec::{from_json, scalar, texts, to_json};
+pub(super) use self::gate::behind as behind_gate;
+pub(super) use self::spec::{bind, from_json, scalar, texts, to_json};
 
 crate::choice! {
     /// What a container is connected to when it starts.

@@ -115,7 +115,8 @@ pub(in crate::resource) fn texts(field: &str, map: &Map) -> Result<BTreeMap<Stri
     map.iter().map(entry).collect()
 }
 
-fn bind(arrow: &Arrow) -> Result<Bind, String> {
+/// A mount as it is declared.
+pub(in crate::resource) fn bind(arrow: &Arrow) -> Result<Bind, String> {
     for (path, what) in [(&arrow.from, "on the host"), (&arrow.to, "in the container")] {
         ParamType::Path.accepts(&Value::from(path.as_str())).map_err(|message| format!("{message} ({what})"))?;
     }
