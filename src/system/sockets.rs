@@ -47,7 +47,11 @@ impl Probe {
             return Ok(Vec::new());
         }
         let mut owners: BTreeMap<u64, Vec<u32>> = found.iter().map(|(_, _, inode)| (*inode, Vec::new())).collect();
-        for pid in all_processes() {
+        // Whoever has a socket of a network is in it, but for oddities; and there are hundreds of others.
+        let network =
+            |pid: u32| std::fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|seen| (seen.dev(), seen.ino()));
+        let own = network(pid);
+        for pid in all_processes().into_iter().filter(|pid| network(*pid) == own) {
             for inode in open_sockets(pid) {
                 owners.entry(inode).and_modify(|pids| pids.push(pid));
             }

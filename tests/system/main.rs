@@ -40,6 +40,11 @@ mod sshfs;
 mod package;
 mod plugs;
 mod service;
+#[path = "../snap.rs"]
+mod snap;
+mod trial;
+mod trial_killed;
+mod trial_programs;
 mod watch;
 mod watch_daemon;
 mod watch_gate;
