@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use fanli::resource::kinds::schema;
 use fanli::value::Value;
 
+use crate::common::Bench;
 use crate::docker_hosts::Hosts;
-use crate::drive::task;
+use crate::drive::{Task, task};
+use crate::file_examples::planned_args;
 use crate::trial::{Site, list, map};
 
 #[test]
@@ -20,7 +23,7 @@ fn nginx_is_tried_like_anything_else() {
     ]);
     let conf = |server: &str| {
         format!(
-            "pid /tmp/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log /var/log/apache2/access.log;\n{server}\n}}"
+            "user www-data;\npid /tmp/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{\naccess_log /var/log/apache2/access.log;\n{server}\n}}"
         )
     };
     let good = "server { listen 80; root /srv/www/a; }";
@@ -36,7 +39,7 @@ fn nginx_is_tried_like_anything_else() {
         ("upstream", "server { listen 80; location / { proxy_pass http://db.internal; } }"),
         ("root", "server { listen 80; root /srv/www/none; }"),
         ("taken_port", "server { listen 80; listen 8081; root /srv/www/a; }"),
-        ("foreign_address", "server { listen 80; listen 10.83.9.9:80; root /srv/www/a; }"),
+        ("foreign_address", "server { listen 80; listen 10.83.9.9:8080; root /srv/www/a; }"),
         ("own_port_only", "server { listen 8080; root /srv/www/a; }"),
     ];
     for ((name, server), letter) in cases.iter().zip('1'..) {
@@ -99,7 +102,7 @@ fn without_a_node_the_image_is_enough() {
     // It can write logs and documents, and sees nothing of the first and all of the second; the node's own files stay.
     let script = "test $STAGE = two; test -d /logs/sites; ! test -e /logs/sites/access.log; echo new > /logs/sites/new; \
                   test -e /docs/a/index.html; ! echo x > /docs/x; ! echo x > /conf/current/x; test $(id -u) = 0; \
-                  exec httpd -f -p 10.83.0.9:80 -h /conf/current";
+                  httpd -p [fd00:83::9]:81 -h /docs/a; exec httpd -f -p 10.83.0.9:80 -h /conf/current";
     let common = [
         ("path", "/data/slot".into()),
         ("generation", crate::trial::id('a').into()),
@@ -109,8 +112,14 @@ fn without_a_node_the_image_is_enough() {
         ("contents", list(&["/docs"])),
         ("env", map(&[("STAGE", "two".into())])),
         ("start", list(&["sh", "-ec", script])),
-        ("requests", map(&[("contains", "page".into())])),
-        ("addresses", list(&["10.83.0.9"])),
+        (
+            "requests",
+            Value::List(vec![
+                map(&[("contains", "page".into())]),
+                map(&[("contains", "hello".into()), ("port", Value::Int(81)), ("host", "six.example".into())]),
+            ]),
+        ),
+        ("addresses", list(&["10.83.0.9", "fd00:83::9"])),
     ];
     let drive = site.host.drive();
     let before = site.host.must("find /data -ls | sort");
@@ -124,6 +133,21 @@ fn without_a_node_the_image_is_enough() {
     let foreign = common.iter().filter(|(name, _)| *name != "addresses").cloned();
     let refused = drive.one(&task("trial", foreign));
     let text = crate::trial::shown(refused.failed());
-    assert!(text.contains("10.83.0.9 port 80, which is no address of the node"), "{text}");
+    assert!(text.contains("10.83.0.9:80, and 10.83.0.9 is no address of the node"), "{text}");
     assert_eq!(site.host.must("find /data -ls | sort; docker ps -aq"), before);
+}
+
+#[test]
+fn the_example_runs() {
+    let hosts = Hosts::start("ftre", 1);
+    let host = &hosts.hosts[0];
+    host.must(
+        "mount -t tmpfs none /srv; mkdir -p /srv/fanli-example/generations/0123456789ab; \
+         echo conf > /srv/fanli-example/generations/0123456789ab/main.conf; \
+         docker run -d --name fanli-example --net none -v /srv/fanli-example:/conf fanli/example:1 sleep 600",
+    );
+    let (kind, args) = planned_args(&Bench::new(), schema("trial").unwrap().example);
+    let example = Task { kind, args };
+    assert_eq!(host.drive().one(&example).fields(), ["tried"]);
+    host.drive().one(&example).no_change();
 }

@@ -91,7 +91,7 @@ crate::kind! {
 trial "/srv/fanli-example" {
   generation = "0123456789ab"
   like       = "fanli-example"
-  validate   = ["test", "-e", "/conf/current/main.conf"]
+  validate   = ["cat", "/conf/current/main.conf"]
   start      = ["httpd", "-f", "-p", "80", "-h", "/conf/current"]
   settle     = 1s
   requests   = [{ path = "/main.conf" }]
@@ -221,6 +221,11 @@ impl Trial {
     async fn clean(&self, hands: &Actuator) -> Result<(), Failure> {
         let docker = hands.docker_hands()?;
         for name in docker.labelled(LABEL, &self.path.0).await? {
+            docker.remove(&name).await?;
+        }
+        // The same node may be the like of another slot.
+        let name = self.name();
+        if docker.container(&name).await?.is_some_and(|found| found.labels.contains_key(LABEL)) {
             docker.remove(&name).await?;
         }
         hands.remove_tree(self.room(hands))

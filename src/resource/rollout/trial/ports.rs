@@ -1,6 +1,6 @@
 //! What a generation listens on, beside what the node has: addresses that are not its own, ports that are another program's.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::mark::Listens;
 use crate::failure::Failure;
@@ -30,7 +30,8 @@ pub(super) fn foreign(listens: &Listens, own: &[IpAddr]) -> Option<Failure> {
     let is_own = |address: &IpAddr| address.is_unspecified() || address.is_loopback() || own.contains(address);
     let (address, port, program) = listens.iter().find(|(address, ..)| !is_own(address))?;
     let known: Vec<String> = own.iter().map(ToString::to_string).collect();
-    let failure = Failure::new(format!("{program} listens on {address} port {port}, which is no address of the node"));
+    let at = SocketAddr::new(*address, *port);
+    let failure = Failure::new(format!("{program} listens on {at}, and {address} is no address of the node"));
     Some(if known.is_empty() {
         failure.hint("let the node run, or name its addresses with `addresses`")
     } else {

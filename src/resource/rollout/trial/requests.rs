@@ -62,7 +62,9 @@ impl Smoke {
             IpAddr::V4(four) => four.to_string(),
             IpAddr::V6(six) => format!("[{six}]"),
         });
-        format!("{scheme}://{host}:{}{}", self.port, self.path)
+        let usual = if self.tls { 443 } else { 80 };
+        let port = if self.port == usual { String::new() } else { format!(":{}", self.port) };
+        format!("{scheme}://{host}{port}{}", self.path)
     }
 
     /// Where it is asked: on the address that is listened on, or by loopback where all are.
@@ -114,9 +116,9 @@ mod tests {
     #[test]
     fn a_request_has_the_defaults_of_its_scheme() {
         let plain = Smoke::read(&Map::new()).unwrap();
-        assert_eq!((plain.port, plain.url(Ipv4Addr::LOCALHOST.into())), (80, "http://127.0.0.1:80/".to_owned()));
+        assert_eq!((plain.port, plain.url(Ipv4Addr::LOCALHOST.into())), (80, "http://127.0.0.1/".to_owned()));
         let tls = Smoke::read(&map(&[("tls", Value::Bool(true)), ("host", "a.example".into())])).unwrap();
-        assert_eq!(tls.url(Ipv4Addr::LOCALHOST.into()), "https://a.example:443/");
+        assert_eq!(tls.url(Ipv4Addr::LOCALHOST.into()), "https://a.example/");
         for (name, value) in [
             ("hots", Value::from("x")),
             ("port", Value::Int(0)),

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::{Subject, Trial};
 use crate::failure::Failure;
+use crate::resource::container::refused_source;
 use crate::system::Actuator;
 use crate::system::blueprint::{Mounted, last_lines};
 use crate::system::container_body::Bind;
@@ -46,9 +47,13 @@ impl Trial {
         let contents = |mount: &Mounted| self.contents.iter().any(|path| path.0 == mount.to);
         let others = subject.blueprint.mounts.iter().filter(|mount| mount.to != subject.inside);
         for (number, mount) in others.enumerate() {
-            let (from, to) = (mount.from.clone(), mount.to.clone());
-            let directories =
-                if mount.read_only || contents(mount) { None } else { hands.directories(&mount.from).await? };
+            let (mut from, to) = (mount.from.clone(), mount.to.clone());
+            if self.like.is_none() {
+                // Docker gets the place that was looked at, not a link that somebody may turn in between.
+                from = hands.bind_source(&from).await?;
+                refused_source(&from).map_err(Failure::new)?;
+            }
+            let directories = if mount.read_only || contents(mount) { None } else { hands.directories(&from).await? };
             let Some(directories) = directories else {
                 made.binds.push(bind(from, to, true));
                 continue;

@@ -103,9 +103,7 @@ impl Trial {
         let inside = hall.hands.namespace(hall.docker, &found).await?;
         take_addresses(&hall.subject.addresses, &inside, hall.hands).await?;
         let listens = match self.listening(pid, hall).await {
-            Err(_) if hall.docker.ended(&hall.name, Duration::from_millis(1)).await? => {
-                return Err(self.died(argv, hall).await?);
-            }
+            Err(_) if !hall.lives().await? => return Err(self.died(argv, hall).await?),
             other => other?,
         };
         let refused = |failure: Failure| failure.within(format!("generation {} is refused", self.generation));
@@ -117,11 +115,8 @@ impl Trial {
         if let Some(failure) = ports::taken(&listens, hall.subject.node.as_ref(), hall.hands)? {
             return Err(refused(failure));
         }
-        self.ask(&listens, &found, hall).await?;
-        if hall.docker.ended(&hall.name, Duration::from_millis(1)).await? {
-            return Err(self.died(argv, hall).await?);
-        }
-        Ok(listens)
+        let asked = self.ask(&listens, &found, hall).await;
+        if hall.lives().await? { asked.map(|()| listens) } else { Err(self.died(argv, hall).await?) }
     }
 
     /// Waits until it listens on all ports that are declared or asked; gives everything that it listens on.
@@ -169,6 +164,10 @@ impl Trial {
 }
 
 impl Hall<'_> {
+    async fn lives(&self) -> Result<bool, Failure> {
+        Ok(self.docker.container(&self.name).await?.is_some_and(|found| found.status == "running"))
+    }
+
     async fn exit(&self) -> Result<i64, Failure> {
         let found = self.docker.container(&self.name).await?;
         let gone = || Failure::new(format!("container {} was removed by somebody else", self.name)).hint("run again");
@@ -193,6 +192,10 @@ impl Hall<'_> {
 async fn take_addresses(own: &[IpAddr], inside: &Namespace, hands: &Actuator) -> Result<(), Failure> {
     if own.is_empty() {
         return Ok(());
+    }
+    if own.iter().any(IpAddr::is_ipv6) {
+        // Docker turns IPv6 off where it gave no such address itself.
+        hands.interface_switches(Some(inside), "lo", &[("ipv6/disable_ipv6", "0")])?;
     }
     let netlink = hands.netlink_hands(Some(inside))?;
     let mut done = Ok(());
