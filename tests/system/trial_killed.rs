@@ -60,7 +60,10 @@ fn a_trial_that_is_killed_anywhere_leaves_nothing_behind_the_next() {
             // The next run is of something that passed before: it cleans, and tries nothing.
             let mended = host.drive().one(&site.trial('a', &[]));
             assert!(mended.fields().iter().all(|field| field == "leftover"), "{name} {when}: {:?}", mended.change);
-            assert_eq!(site.seen(), clean, "{name} {when}");
+            // A temporary name of a write that was killed goes with the next write beside it, not before.
+            let seen = site.seen();
+            let seen: Vec<&str> = seen.lines().filter(|line| !line.contains("/.fanli-")).collect();
+            assert_eq!(seen.join("\n"), clean, "{name} {when}");
             host.drive().one(&task).fields();
             host.drive().one(&task).no_change();
             assert_eq!(site.seen(), clean, "{name} {when}");
