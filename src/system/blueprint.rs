@@ -8,16 +8,14 @@ use bollard::models::{
     ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, ResourcesUlimits, RestartPolicy,
     RestartPolicyNameEnum,
 };
-use bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptions, LogsOptions, RemoveContainerOptions, WaitContainerOptions,
-};
+use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions, LogsOptions, WaitContainerOptions};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
+use super::Probe;
 use super::container_body::{Bind, mount};
-use super::docker::{ANSWER, Docker, DockerHands, Image, ask, failure, limited};
+use super::docker::{ANSWER, Docker, Image, ask, failure, limited};
 use super::fs::{Attrs, EntryKind};
-use super::{Actuator, Probe};
 use crate::failure::{Context, Failure};
 
 /// The most bytes of a container's log that are kept, and the most lines.
@@ -332,49 +330,6 @@ pub fn last_lines(bytes: &[u8]) -> String {
         .filter(|line| !line.is_empty())
         .collect();
     lines.get(lines.len().saturating_sub(MOST_LINES)..).unwrap_or_default().join("\n")
-}
-
-/// Sees to it that a container goes, also when the step is broken off: dropped, it lets the container be removed behind it.
-#[must_use]
-pub struct Removal {
-    docker: Option<DockerHands>,
-    name: String,
-    probe: Probe,
-}
-
-impl Removal {
-    /// Removes the container now.
-    ///
-    /// # Errors
-    /// The daemon does not remove it in time.
-    pub async fn now(mut self) -> Result<(), Failure> {
-        let Some(docker) = &self.docker else { return Ok(()) };
-        docker.remove(&self.name).await?;
-        self.docker = None;
-        Ok(())
-    }
-}
-
-impl Drop for Removal {
-    fn drop(&mut self) {
-        let (Some(docker), Ok(runtime)) = (self.docker.take(), tokio::runtime::Handle::try_current()) else { return };
-        let (client, name) = (docker.client.clone(), std::mem::take(&mut self.name));
-        self.probe.background.start(move || {
-            let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
-            let _ = runtime.block_on(client.remove_container(&name, Some(options)));
-        });
-    }
-}
-
-impl Actuator {
-    /// Promises that the container of that name, made or not, goes in the end.
-    ///
-    /// # Errors
-    /// As [`Probe::docker`].
-    pub fn removal(&self, name: &str) -> Result<Removal, Failure> {
-        let docker = Some(self.docker_hands()?);
-        Ok(Removal { docker, name: name.to_owned(), probe: (**self).clone() })
-    }
 }
 
 impl Probe {

@@ -28,6 +28,7 @@ pub mod own;
 pub mod packages;
 pub mod ping;
 pub mod process;
+pub mod removal;
 pub mod services;
 pub mod sockets;
 pub mod waiting;

@@ -106,17 +106,23 @@ impl Trial {
             Err(_) if !hall.lives().await? => return Err(self.died(argv, hall).await?),
             other => other?,
         };
-        let refused = |failure: Failure| failure.within(format!("generation {} is refused", self.generation));
-        if !hall.subject.anywhere
-            && let Some(failure) = ports::foreign(&listens, &hall.subject.addresses)
-        {
-            return Err(refused(failure));
-        }
-        if let Some(failure) = ports::taken(&listens, hall.subject.node.as_ref(), hall.hands)? {
-            return Err(refused(failure));
-        }
-        let asked = self.ask(&listens, &found, hall).await;
-        if hall.lives().await? { asked.map(|()| listens) } else { Err(self.died(argv, hall).await?) }
+        self.fits(&listens, hall)?;
+        self.ask(&listens, &found, hall).await?;
+        // Some listen a little later.
+        let listens = mark::of(hall.hands.listening_beside(pid)?);
+        self.fits(&listens, hall)?;
+        if hall.lives().await? { Ok(listens) } else { Err(self.died(argv, hall).await?) }
+    }
+
+    /// Whether the node could listen on the same.
+    fn fits(&self, listens: &Listens, hall: &Hall<'_>) -> Result<(), Failure> {
+        let own = &hall.subject.addresses;
+        let foreign = if hall.subject.anywhere { None } else { ports::foreign(listens, own) };
+        let found = match foreign {
+            None => ports::taken(listens, hall.subject.node.as_ref(), hall.hands)?,
+            some => some,
+        };
+        found.map_or(Ok(()), |failure| Err(failure.within(format!("generation {} is refused", self.generation))))
     }
 
     /// Waits until it listens on all ports that are declared or asked; gives everything that it listens on.
@@ -147,7 +153,11 @@ impl Trial {
             let inside = hall.hands.namespace(hall.docker, found).await?;
             let answer = hall.hands.http_inside(request, inside, at).await;
             if let Err(failure) = answer.and_then(|answer| smoke.judge(&answer)) {
-                return Err(hall.told(failure.within(what)).await);
+                let failure = failure.within(what);
+                // That it ended meanwhile is the better reason, and its own log tells it.
+                let ended = if hall.lives().await? { None } else { Some("the program ended meanwhile") };
+                let failure = ended.into_iter().fold(failure, Failure::because);
+                return Err(hall.told(failure).await);
             }
         }
         Ok(())
