@@ -108,7 +108,7 @@ impl Http {
 }
 
 /// The beginning of a body in one line.
-fn said(body: &str) -> String {
+pub(super) fn said(body: &str) -> String {
     let line = body.split_whitespace().collect::<Vec<_>>().join(" ");
     let line: String = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     match clip(&line, SHOWN) {

@@ -87,6 +87,7 @@ kinds! {
     interfaces::Interfaces,
     attachments::Attachments,
     trace::Trace,
+    rollout::Trial,
 }
 
 /// The description of a kind by its word.

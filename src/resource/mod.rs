@@ -31,6 +31,7 @@ pub mod param;
 mod patience;
 pub mod rollout;
 pub mod schema;
+pub mod rollout;
 pub mod service;
 pub mod shell;
 pub mod template;

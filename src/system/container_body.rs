@@ -184,7 +184,7 @@ impl Body {
     }
 }
 
-fn mount(bind: Bind) -> Mount {
+pub(super) fn mount(bind: Bind) -> Mount {
     let propagation = match bind.propagation {
         Propagation::Private => MountBindOptionsPropagationEnum::RPRIVATE,
         Propagation::Slave => MountBindOptionsPropagationEnum::RSLAVE,

@@ -540,13 +540,20 @@ impl DockerHands {
         limited(("docker stop", limit), &format!("cannot stop container {name}"), request).await
     }
 
-    /// Removes a container and its anonymous volumes, running or not. One that is not there is fine.
+    /// Removes a container and its anonymous volumes, running or not. One that is not there is fine, and one that is just being
+    /// removed is waited for.
     pub async fn remove(&self, name: &str) -> Result<(), Failure> {
         let options = RemoveContainerOptions { force: true, v: true, ..Default::default() };
         let request = async {
-            match self.client.remove_container(name, Some(options)).await {
-                Err(error) if is_status(&error, 404) => Ok(()),
-                other => other,
+            loop {
+                match self.client.remove_container(name, Some(options.clone())).await {
+                    Err(error) if is_status(&error, 404) => return Ok(()),
+                    // Asked by a run that was killed meanwhile: the daemon goes on.
+                    Err(error) if is_status(&error, 409) && error.to_string().contains("already in progress") => {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    other => return other,
+                }
             }
         };
         limited(("docker answer", ANSWER), &format!("cannot remove container {name}"), request).await

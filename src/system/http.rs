@@ -1,12 +1,17 @@
 //! Asking web servers: one connection for each question, bounded in time and in size, and nothing from the environment.
 
 use std::io::Read as _;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use ureq::config::Config;
 use ureq::http::{HeaderName, HeaderValue, Method, Uri};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use super::Probe;
+use super::netns::Namespace;
 use crate::failure::{Failure, FailureKind};
 
 /// How much of a body is read, in bytes.
@@ -99,7 +104,18 @@ impl Probe {
     pub async fn http(&self, request: &Request) -> Result<Answer, Failure> {
         let roots = if request.verify && request.url.starts_with("https:") { self.authorities()? } else { None };
         let request = request.clone();
-        let asking = tokio::task::spawn_blocking(move || ask(&request, roots));
+        let asking = tokio::task::spawn_blocking(move || ask(&request, roots, None));
+        asking
+            .await
+            .map_err(|error| Failure::of(FailureKind::Internal, "asking a web server broke off").because(error))?
+    }
+
+    /// Asks a server inside a network namespace: whatever name the URL has, this address is asked.
+    ///
+    /// # Errors
+    /// As [`Probe::http`].
+    pub async fn http_inside(&self, request: Request, inside: Namespace, at: SocketAddr) -> Result<Answer, Failure> {
+        let asking = tokio::task::spawn_blocking(move || inside.within(|| ask(&request, None, Some(at)))?);
         asking
             .await
             .map_err(|error| Failure::of(FailureKind::Internal, "asking a web server broke off").because(error))?
@@ -120,13 +136,13 @@ impl Probe {
     }
 }
 
-fn ask(request: &Request, roots: Option<RootCerts>) -> Result<Answer, Failure> {
+fn ask(request: &Request, roots: Option<RootCerts>, at: Option<SocketAddr>) -> Result<Answer, Failure> {
     let tls = TlsConfig::builder()
         .disable_verification(!request.verify)
         .root_certs(roots.unwrap_or(RootCerts::WebPki))
         .build();
     // An agent of its own: no connection is used twice, so each try tells about now.
-    let agent = ureq::Agent::config_builder()
+    let config = ureq::Agent::config_builder()
         .tls_config(tls)
         .proxy(None)
         .http_status_as_error(false)
@@ -135,8 +151,11 @@ fn ask(request: &Request, roots: Option<RootCerts>) -> Result<Answer, Failure> {
         .max_idle_connections(0)
         .user_agent(concat!("fanli/", env!("CARGO_PKG_VERSION")))
         .timeout_global(Some(request.limit))
-        .build()
-        .new_agent();
+        .build();
+    let agent = match at {
+        Some(at) => ureq::Agent::with_parts(config, DefaultConnector::default(), Always(at)),
+        None => config.new_agent(),
+    };
     let failed = |error: ureq::Error| explain(request, error);
     let method = Method::try_from(request.method.as_str()).map_err(|error| failed(ureq::Error::Http(error.into())))?;
     let mut question = ureq::http::Request::builder().method(method).uri(&request.url);
@@ -160,6 +179,18 @@ fn ask(request: &Request, roots: Option<RootCerts>) -> Result<Answer, Failure> {
     let cut = body.len() > MOST_BODY;
     body.truncate(MOST_BODY);
     Ok(Answer { status, headers, body, cut, took: start.elapsed() })
+}
+
+/// Every name is at this address.
+#[derive(Debug)]
+struct Always(SocketAddr);
+
+impl Resolver for Always {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut found = self.empty();
+        found.push(self.0);
+        Ok(found)
+    }
 }
 
 /// An error of the library in our words; the URL is the caller's to add.

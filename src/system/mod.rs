@@ -7,6 +7,7 @@
 pub mod accounts;
 pub mod arp;
 pub mod background;
+pub mod blueprint;
 pub mod bootstrap;
 pub mod container_body;
 pub mod context;
@@ -28,6 +29,7 @@ pub mod own;
 pub mod packages;
 pub mod ping;
 pub mod process;
+pub mod removal;
 pub mod services;
 pub mod sockets;
 pub mod uptime;

@@ -1,5 +1,7 @@
-//! Who listens on a port of this host (`proc_net_tcp` in the kernel's documentation).
+//! Who listens on a port of this host, or in a container (`proc_net_tcp` in the kernel's documentation).
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 
 use super::Probe;
@@ -17,7 +19,59 @@ pub struct Listener {
     pub name: String,
 }
 
+/// A socket that listens, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// The address that it listens on; unspecified for all.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// The processes that have it open, as far as they could be found.
+    pub pids: Vec<u32>,
+    /// The path of their program, as its container sees it; else its name.
+    pub program: String,
+}
+
 impl Probe {
+    /// The TCP sockets that listen in the network of a process, in the order of their ports. None when it has ended.
+    ///
+    /// # Errors
+    /// The kernel's table cannot be read.
+    pub fn listening_beside(&self, pid: u32) -> Result<Vec<Listening>, Failure> {
+        let mut found = Vec::new();
+        for table in [format!("/proc/{pid}/net/tcp"), format!("/proc/{pid}/net/tcp6")] {
+            let Some(text) = self.read_small(&table)? else { continue };
+            found.extend(text.lines().filter_map(listener));
+        }
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut owners: BTreeMap<u64, Vec<u32>> = found.iter().map(|(_, _, inode)| (*inode, Vec::new())).collect();
+        // Whoever has a socket of a network is in it, but for oddities; and there are hundreds of others.
+        let network =
+            |pid: u32| std::fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|seen| (seen.dev(), seen.ino()));
+        let own = network(pid);
+        for pid in all_processes().into_iter().filter(|pid| network(*pid) == own) {
+            for inode in open_sockets(pid) {
+                owners.entry(inode).and_modify(|pids| pids.push(pid));
+            }
+        }
+        let mut found: Vec<Listening> = found
+            .into_iter()
+            .map(|(address, port, inode)| {
+                let mut pids = owners.remove(&inode).unwrap_or_default();
+                pids.sort_unstable();
+                pids.dedup();
+                let program = pids.iter().find_map(|pid| self.process(*pid)).map(|(program, _)| program);
+                let program = program.map(|path| path.trim_end_matches(" (deleted)").to_owned());
+                let program = program.unwrap_or_else(|| "another process".to_owned());
+                Listening { address, port, pids, program }
+            })
+            .collect();
+        found.sort_by_key(|listening| (listening.port, listening.address));
+        Ok(found)
+    }
+
     /// Who listens on a TCP port of the host, on whatever address.
     pub fn listener(&self, port: u16) -> Result<Option<Listener>, Failure> {
         for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
@@ -41,32 +95,59 @@ impl Probe {
     }
 }
 
-/// The inode of a listening socket with that port: `  0: 0100007F:1F90 00000000:0000 0A … uid timeout inode`.
+/// The inode of a listening socket with that port.
 pub(super) fn listening(line: &str, port: u16) -> Option<u64> {
+    listener(line).filter(|(_, found, _)| *found == port).map(|(_, _, inode)| inode)
+}
+
+/// Address, port and inode of a listening socket: `  0: 0100007F:1F90 00000000:0000 0A … uid timeout inode`.
+fn listener(line: &str) -> Option<(IpAddr, u16, u64)> {
     let mut words = line.split_whitespace();
-    let (_, hex) = words.nth(1)?.rsplit_once(':')?;
+    let (address, port) = words.nth(1)?.rsplit_once(':')?;
     let state = words.nth(1)?;
     let inode = words.nth(5)?;
-    (u16::from_str_radix(hex, 16).ok()? == port && state == LISTEN).then(|| inode.parse().ok())?
+    if state != LISTEN {
+        return None;
+    }
+    Some((kernels_address(address)?, u16::from_str_radix(port, 16).ok()?, inode.parse().ok()?))
+}
+
+/// Words of four bytes, each as this machine writes a number.
+fn kernels_address(hex: &str) -> Option<IpAddr> {
+    let word = |from: usize| u32::from_str_radix(hex.get(from..from + 8)?, 16).ok().map(u32::to_ne_bytes);
+    match hex.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let words = [word(0)?, word(8)?, word(16)?, word(24)?];
+            let bytes: [u8; 16] = words.concat().try_into().ok()?;
+            Some(IpAddr::from(Ipv6Addr::from(bytes)).to_canonical())
+        }
+        _ => None,
+    }
+}
+
+fn all_processes() -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The inodes of the sockets that a process has open.
+fn open_sockets(pid: u32) -> Vec<u64> {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    links.filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
 }
 
 /// The first process that has the socket open.
 fn owner(inode: u64) -> Listener {
-    let socket = format!("socket:[{inode}]");
-    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let has = |pid: &u32| {
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.filter_map(|entry| std::fs::read_link(entry.path()).ok()).any(|link| link.as_os_str() == socket.as_str())
-    };
-    let pid = pids.into_iter().find(has);
+    let pid = all_processes().into_iter().find(|pid| open_sockets(*pid).contains(&inode));
     let name = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
     Listener { pid, name: name.map_or_else(|| "another process".to_owned(), |name| name.trim().to_owned()) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::listening;
+    use super::{listener, listening};
 
     #[test]
     fn a_line_of_the_kernels_table() {
@@ -74,5 +155,10 @@ mod tests {
         assert_eq!(listening(line, 8080), Some(51766));
         assert_eq!(listening(line, 8081), None);
         assert_eq!(listening(&line.replace(" 0A ", " 01 "), 8080), None);
+        assert_eq!(listener(line), Some(("127.0.0.1".parse().unwrap(), 8080, 51766)));
+        let six = line.replace("0100007F:", "00000000000000000000000001000000:");
+        assert_eq!(listener(&six).unwrap().0, std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST));
+        let mapped = line.replace("0100007F:", "0000000000000000FFFF00000100007F:");
+        assert_eq!(listener(&mapped), listener(line));
     }
 }

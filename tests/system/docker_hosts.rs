@@ -91,7 +91,9 @@ impl Hosts {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let host = &mut self.hosts[index];
-            if host.sh("docker info >/dev/null 2>&1").status.success() {
+            // Until it has mounts of its own, a daemon of the machine may answer in its place.
+            let named = host.sh("docker info --format '{{.Name}}' 2>/dev/null");
+            if String::from_utf8_lossy(&named.stdout).trim() == host.name {
                 break;
             }
             let gone = host.daemon.try_wait().unwrap().is_some();

@@ -27,6 +27,14 @@ pub(super) fn install(hands: &Actuator) -> Result<(), Failure> {
     if installed(hands)? { Ok(()) } else { watcher::install(Path::new(watcher::PROGRAM), hands) }
 }
 
+/// The program that stands behind the gate, or the program itself where there is none.
+pub(in crate::resource) fn behind(command: &[String]) -> &[String] {
+    match command {
+        [program, word, dashes, rest @ ..] if program.starts_with(INSIDE) && word == "gate" && dashes == "--" => rest,
+        all => all,
+    }
+}
+
 /// What Docker would have started is what the gate becomes.
 pub(super) fn stand_before(body: &mut Body, image: Image) -> Result<(), Failure> {
     // As Docker has it: an entry point of one's own leaves the image's command out.

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::spec::{Cpus, HOST_CAPABILITIES, SPEC_FIELDS, refused_source};
+use self::spec::{Cpus, HOST_CAPABILITIES, SPEC_FIELDS};
 use super::param::Size;
 use super::{ArgError, Observed, Param, Resource};
 use crate::change::{Change, Datum, Fields, State, Verb};
@@ -17,7 +17,8 @@ use crate::system::docker::{Container as Found, DockerHands, SPEC_LABEL, contain
 use crate::system::{Actuator, Probe};
 use crate::value::{Arrow, Map, Value, show_size};
 
-pub(super) use self::spec::{from_json, scalar, texts, to_json};
+pub(super) use self::gate::behind as behind_gate;
+pub(super) use self::spec::{bind, from_json, refused_source, scalar, texts, to_json};
 
 crate::choice! {
     /// What a container is connected to when it starts.

@@ -80,7 +80,7 @@ pub(super) const HOST_CAPABILITIES: &[&str] = &[
 ];
 
 /// Whether a directory may be mounted; `path` without symbolic links where they are known.
-pub(super) fn refused_source(path: &str) -> Result<(), String> {
+pub(in crate::resource) fn refused_source(path: &str) -> Result<(), String> {
     let below = |root: &&&str| path.strip_prefix(**root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if HOST_ITSELF.contains(&path) || HOST_BELOW.iter().any(|root| below(&root)) {
         return Err(format!("`{path}` is part of the host itself: whoever writes there owns the host"));
@@ -115,7 +115,8 @@ pub(in crate::resource) fn texts(field: &str, map: &Map) -> Result<BTreeMap<Stri
     map.iter().map(entry).collect()
 }
 
-fn bind(arrow: &Arrow) -> Result<Bind, String> {
+/// A mount as it is declared.
+pub(in crate::resource) fn bind(arrow: &Arrow) -> Result<Bind, String> {
     for (path, what) in [(&arrow.from, "on the host"), (&arrow.to, "in the container")] {
         ParamType::Path.accepts(&Value::from(path.as_str())).map_err(|message| format!("{message} ({what})"))?;
     }
