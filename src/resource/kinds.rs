@@ -73,6 +73,8 @@ kinds! {
     service::Service,
     mount::Mount,
     watcher::Watcher,
+    rollout::Reload,
+    rollout::Program,
     command::Command,
     shell::Shell,
     http::Http,

@@ -126,13 +126,17 @@ mod tests {
         rustix::fs::mkfifoat(CWD, root.join("pipe"), Mode::RUSR).unwrap();
         let dir = open(&root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let inside = ContainerRoot { dir, name: "container c".to_owned() };
-        let read = |path: &str| inside.read(Path::new(path), 100).map(|bytes| bytes.map(|b| String::from_utf8(b).unwrap()));
+        let read =
+            |path: &str| inside.read(Path::new(path), 100).map(|bytes| bytes.map(|b| String::from_utf8(b).unwrap()));
         assert_eq!(read("/run/up").unwrap().as_deref(), Some("inside"));
         assert_eq!(read("/run/own").unwrap().as_deref(), Some("inside"));
         assert_eq!(read("/var/own").unwrap().as_deref(), Some("inside"));
         assert_eq!(read("/run/absolute").unwrap(), None);
         assert_eq!(read("/secret/x").unwrap(), None);
         assert_eq!(read("/pipe").unwrap_err().message, "/pipe of container c is not a file");
-        assert_eq!(inside.read(Path::new("/secret"), 3).unwrap_err().message, "/secret of container c is larger than 3B");
+        assert_eq!(
+            inside.read(Path::new("/secret"), 3).unwrap_err().message,
+            "/secret of container c is larger than 3B"
+        );
     }
 }

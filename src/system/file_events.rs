@@ -50,8 +50,12 @@ impl FileEvents {
     /// # Errors
     /// The kernel gives no more watches (`fs.inotify.max_user_watches`). A directory that went away meanwhile is none.
     pub fn watch(&mut self, wanted: &BTreeMap<PathBuf, Identity>) -> Result<bool, Failure> {
-        let old: Vec<PathBuf> =
-            self.watched.iter().filter(|(path, id)| wanted.get(*path) != Some(*id)).map(|(path, _)| path.clone()).collect();
+        let old: Vec<PathBuf> = self
+            .watched
+            .iter()
+            .filter(|(path, id)| wanted.get(*path) != Some(*id))
+            .map(|(path, _)| path.clone())
+            .collect();
         for path in old {
             let _ = self.watcher.unwatch(&path);
             self.watched.remove(&path);

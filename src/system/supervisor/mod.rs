@@ -340,7 +340,7 @@ impl SupervisorHands {
     }
 }
 
-/// The process numbers of some processes by their names, and when each was started.
-pub(super) fn births(processes: &[Process]) -> BTreeMap<String, (Option<u32>, i64)> {
+/// The process numbers of some processes by their names, and when each was started: another one is another process.
+pub fn births(processes: &[Process]) -> BTreeMap<String, (Option<u32>, i64)> {
     processes.iter().map(|process| (process.full_name(), (process.pid, process.start))).collect()
 }

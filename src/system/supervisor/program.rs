@@ -114,7 +114,8 @@ impl Supervisor {
         } else if has(&differences.changed) {
             Ok((Updated::Replaced, others))
         } else if has(&differences.removed) {
-            Err(Failure::new(format!("`{program}` stands no more in the files of supervisor of {}", self.name)).hint(hint))
+            Err(Failure::new(format!("`{program}` stands no more in the files of supervisor of {}", self.name))
+                .hint(hint))
         } else if found.is_empty() {
             Err(Failure::new(format!("supervisor of {} knows no program `{program}`", self.name)).hint(hint))
         } else {
@@ -261,7 +262,12 @@ impl SupervisorHands {
     }
 
     /// Waits as long as a program must stay up; one that dies and comes up again is waited for anew.
-    async fn until_steady(&self, program: &str, before: &[Process], patience: Patience) -> Result<Vec<Process>, Failure> {
+    async fn until_steady(
+        &self,
+        program: &str,
+        before: &[Process],
+        patience: Patience,
+    ) -> Result<Vec<Process>, Failure> {
         let (limit, mut last) = (patience.start + patience.steady, births(before));
         let (begun, mut since) = (Instant::now(), Instant::now());
         loop {

@@ -3,6 +3,7 @@
 //! The answer comes from a container, whose root may be anybody: it is bounded, and nothing in it is trusted to be there.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
@@ -63,7 +64,7 @@ pub(super) fn call(method: &str, args: &[Arg]) -> String {
             Arg::Text(text) => format!("<string>{}</string>", escaped(text)),
             Arg::Flag(flag) => format!("<boolean>{}</boolean>", u8::from(*flag)),
         };
-        text.push_str(&format!("<param><value>{value}</value></param>"));
+        let _ = write!(text, "<param><value>{value}</value></param>");
     }
     text.push_str("</params></methodCall>");
     text
@@ -102,7 +103,6 @@ fn item(value: Node, depth: u32) -> Option<Item> {
         return Some(Item::Text(content(value)));
     };
     Some(match typed.tag_name().name() {
-        "string" => Item::Text(content(typed)),
         "int" | "i4" | "i8" => Item::Int(content(typed).trim().parse().ok()?),
         "boolean" => Item::Flag(content(typed).trim() == "1"),
         "array" => {
@@ -115,7 +115,7 @@ fn item(value: Node, depth: u32) -> Option<Item> {
             let member = |node: Node| Some((content(child(node, "name")?), item(child(node, "value")?, depth + 1)?));
             Item::Struct(members.map(member).collect::<Option<_>>()?)
         }
-        // `double`, `dateTime`, `base64`, `nil`: nothing that is asked for here.
+        // `string`; and `double`, `dateTime`, `base64`, `nil`, which nothing that is asked for here has.
         _ => Item::Text(content(typed)),
     })
 }
