@@ -17,15 +17,16 @@ pub fn refresher(conf: &str, more: &str) -> String {
     program("refresh", &command, "")
 }
 
-pub const VALIDATE: &str = "--validate '/usr/sbin/apache2 -f /frl/conf/httpd.conf -t'";
+pub const VALIDATE: &str = "--validate '/usr/sbin/apache2 -f /mnt/frl/conf/httpd.conf -t'";
 
 /// Words of a command are set apart by blanks in fanli, and by supervisor with quotes.
 pub fn plain(more: &str) -> Cell {
     let dir = tempfile::Builder::new().prefix("frl").tempdir_in("/tmp").unwrap();
     lay_out(dir.path());
     fs::write(dir.path().join("conf/httpd.conf"), httpd_conf("one")).unwrap();
-    fs::write(dir.path().join("programs/apache2.conf"), apache("/frl/conf/httpd.conf", "")).unwrap();
-    fs::write(dir.path().join("programs/refresh.conf"), refresher("/frl/conf", &format!("{VALIDATE} {more}"))).unwrap();
+    fs::write(dir.path().join("programs/apache2.conf"), apache("/mnt/frl/conf/httpd.conf", "")).unwrap();
+    fs::write(dir.path().join("programs/refresh.conf"), refresher("/mnt/frl/conf", &format!("{VALIDATE} {more}")))
+        .unwrap();
     fs::write(dir.path().join("programs/other.conf"), program("other", "/bin/sleep 100000", "")).unwrap();
     Cell::start(dir)
 }
@@ -110,7 +111,7 @@ fn an_edit_by_hand_is_loaded_and_a_broken_one_is_not() {
     assert_eq!(cell.graceful() - before - 2, reloads);
 
     // Stopped in order.
-    cell.sh("supervisorctl -c /frl/supervisord.conf stop refresh");
+    cell.sh("supervisorctl -c /mnt/frl/supervisord.conf stop refresh");
     cell.says("stopped");
     let log = cell.read("run/supervisord.log");
     assert!(log.contains("stopped: refresh (exit status 0)"), "{log}");
@@ -124,7 +125,7 @@ fn what_supervisor_gave_up_on_is_started_again_once_the_configuration_is_good() 
     cell.write("conf/httpd.conf", "Nonsense\n");
     wait_for("it is told", || cell.status().filter(|status| status.error.is_some()));
     // Somebody restarts it with that: supervisor tries, and gives up for good.
-    cell.sh("supervisorctl -c /frl/supervisord.conf restart apache2 || true");
+    cell.sh("supervisorctl -c /mnt/frl/supervisord.conf restart apache2 || true");
     cell.is("apache2", "FATAL");
     cell.write("conf/httpd.conf", &httpd_conf("two"));
     cell.serves("two");
@@ -134,18 +135,18 @@ fn what_supervisor_gave_up_on_is_started_again_once_the_configuration_is_good() 
     // The same, and the very configuration that was loaded comes back.
     cell.write("conf/httpd.conf", "Nonsense\n");
     wait_for("it is told", || cell.status().filter(|status| status.error.is_some()));
-    cell.sh("supervisorctl -c /frl/supervisord.conf restart apache2 || true");
+    cell.sh("supervisorctl -c /mnt/frl/supervisord.conf restart apache2 || true");
     cell.is("apache2", "FATAL");
     cell.write("conf/httpd.conf", &httpd_conf("two"));
     cell.serves("two");
     assert_eq!(cell.settles().wanted, status.wanted);
 
     // Who is stopped by a person stays so.
-    cell.sh("supervisorctl -c /frl/supervisord.conf stop apache2");
+    cell.sh("supervisorctl -c /mnt/frl/supervisord.conf stop apache2");
     cell.write("conf/httpd.conf", &httpd_conf("three"));
     cell.says("is stopped, and stays so");
     assert_eq!(cell.told("apache2").0, "STOPPED");
-    cell.sh("supervisorctl -c /frl/supervisord.conf start apache2");
+    cell.sh("supervisorctl -c /mnt/frl/supervisord.conf start apache2");
     cell.serves("three");
 }
 
@@ -153,7 +154,7 @@ fn what_supervisor_gave_up_on_is_started_again_once_the_configuration_is_good() 
 fn generation(cell: &std::path::Path, id: &str) {
     let place = cell.join("conf/generations").join(id);
     fs::create_dir_all(&place).unwrap();
-    let conf = httpd_conf(id) + &format!("Alias /generation /frl/conf/generations/{id}/id\n");
+    let conf = httpd_conf(id) + &format!("Alias /generation /mnt/frl/conf/generations/{id}/id\n");
     fs::write(place.join("httpd.conf"), conf).unwrap();
     fs::write(place.join("id"), format!("generation {id}\n")).unwrap();
 }
@@ -173,16 +174,16 @@ fn a_switched_generation_is_loaded_once_and_proven() {
         generation(dir.path(), id);
     }
     switch(dir.path(), one);
-    let conf = "/frl/conf/current/httpd.conf";
+    let conf = "/mnt/frl/conf/current/httpd.conf";
     let more =
         format!("--validate '/usr/sbin/apache2 -f {conf} -t' --proof http://127.0.0.1:8080/generation --after 5s");
     fs::write(dir.path().join("programs/apache2.conf"), apache(conf, "")).unwrap();
-    let refresh = refresher("/frl/conf", &more).replace("startsecs = 1", "startsecs = 1\nautostart = false");
+    let refresh = refresher("/mnt/frl/conf", &more).replace("startsecs = 1", "startsecs = 1\nautostart = false");
     fs::write(dir.path().join("programs/refresh.conf"), refresh).unwrap();
     let cell = Cell::start(dir);
     cell.serves(one);
     // The program itself tells what it has: not even one reload.
-    cell.sh("supervisorctl -c /frl/supervisord.conf start refresh");
+    cell.sh("supervisorctl -c /mnt/frl/supervisord.conf start refresh");
     let status = cell.settles();
     assert_eq!((cell.graceful(), status.reloads), (0, 0));
     assert_eq!(status.loaded.unwrap().generation.as_deref(), Some(one));
@@ -195,7 +196,7 @@ fn a_switched_generation_is_loaded_once_and_proven() {
 
     // Whoever switches may reload by himself: then it is not done twice.
     switch(cell.dir.path(), three);
-    cell.sh("supervisorctl -c /frl/supervisord.conf signal USR1 apache2");
+    cell.sh("supervisorctl -c /mnt/frl/supervisord.conf signal USR1 apache2");
     cell.says("was loaded by somebody else");
     assert_eq!((cell.graceful(), cell.settles().reloads), (2, 1));
 

@@ -13,9 +13,9 @@ fn a_refresher_that_was_killed_goes_on_where_it_was() {
     let before = cell.graceful();
     let restart = |between: &dyn Fn()| {
         let old = cell.told("refresh").1;
-        cell.sh(&format!("supervisorctl -c /frl/supervisord.conf signal STOP refresh; {}", "true"));
+        cell.sh(&format!("supervisorctl -c /mnt/frl/supervisord.conf signal STOP refresh; {}", "true"));
         between();
-        cell.sh("supervisorctl -c /frl/supervisord.conf signal KILL refresh");
+        cell.sh("supervisorctl -c /mnt/frl/supervisord.conf signal KILL refresh");
         wait_for("it is started again", || {
             let (state, pid) = cell.told("refresh");
             (state == "RUNNING" && pid != old).then_some(())
@@ -43,10 +43,10 @@ fn without_inotify_it_looks_by_itself() {
     let dir = tempfile::Builder::new().prefix("frl").tempdir_in("/tmp").unwrap();
     crate::supervised::lay_out(dir.path());
     std::fs::write(dir.path().join("conf/httpd.conf"), httpd_conf("one")).unwrap();
-    std::fs::write(dir.path().join("programs/apache2.conf"), crate::supervised::apache("/frl/conf/httpd.conf", ""))
+    std::fs::write(dir.path().join("programs/apache2.conf"), crate::supervised::apache("/mnt/frl/conf/httpd.conf", ""))
         .unwrap();
     let more = format!("{} --poll 500ms", crate::refresh::VALIDATE);
-    let refresh = crate::refresh::refresher("/frl/conf", &more);
+    let refresh = crate::refresh::refresher("/mnt/frl/conf", &more);
     // As if the host had no instance left (pitfall 6); strace says EMFILE in the kernel's place.
     let strace = "strace -f -qq -o /dev/null -e trace=inotify_init1 -e inject=inotify_init1:error=EMFILE";
     let refresh = refresh.replace("command = ", &format!("command = {strace} "));

@@ -20,14 +20,14 @@ fn container(host: &Host, dir: &std::path::Path, name: &str) {
          printf 'root:x:0:0:root:/root:/bin/sh\\nwww-data:x:33:33::/:/bin/false\\n' > $d/etc/passwd; \
          printf 'root:x:0:\\nwww-data:x:33:\\n' > $d/etc/group; \
          tar -C $d -c . | docker import - frl/node:1 > /dev/null; rm -r $d; \
-         docker run -d --name {name} --network none -v /usr:/usr:ro -v {}:/frl frl/node:1 \
-           /usr/bin/supervisord -n -c /frl/supervisord.conf > /dev/null",
+         docker run -d --name {name} --network none -v /usr:/usr:ro -v {}:/mnt/frl frl/node:1 \
+           /usr/bin/supervisord -n -c /mnt/frl/supervisord.conf > /dev/null",
         dir.display()
     ));
 }
 
 fn told(host: &Host, name: &str, program: &str) -> String {
-    let said = host.sh(&format!("docker exec {name} supervisorctl -c /frl/supervisord.conf status {program}"));
+    let said = host.sh(&format!("docker exec {name} supervisorctl -c /mnt/frl/supervisord.conf status {program}"));
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     // Without the time that it is up.
     said.split(", uptime").next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
@@ -58,12 +58,12 @@ fn a_program_in_a_container_is_kept_and_reloaded() {
     let conf = |mark: &str| std::fs::write(dir.join("conf/httpd.conf"), httpd_conf(mark)).unwrap();
     let programs = |name: &str, text: &str| std::fs::write(dir.join("programs").join(name), text).unwrap();
     conf("one");
-    programs("apache2.conf", &apache("/frl/conf/httpd.conf", "startretries = 2\n"));
+    programs("apache2.conf", &apache("/mnt/frl/conf/httpd.conf", "startretries = 2\n"));
     programs("other.conf", &program("other", "/bin/sleep 100000", ""));
     container(host, dir, "frl-a");
     serves(host, "frl-a", "one");
     let text = |name: &'static str, value: &str| (name, Value::from(value));
-    let check = ("validate", list(&["/usr/sbin/apache2", "-f", "/frl/conf/httpd.conf", "-t"]));
+    let check = ("validate", list(&["/usr/sbin/apache2", "-f", "/mnt/frl/conf/httpd.conf", "-t"]));
     let by_supervisor = reload(&[text("supervisor", "apache2"), check.clone()]);
 
     // A graceful reload: the same process, another configuration.
@@ -89,7 +89,7 @@ fn a_program_in_a_container_is_kept_and_reloaded() {
     assert_eq!(told(host, "frl-a", "apache2"), before.0);
 
     // Restarted with that, supervisor gives it up; reload starts it once the configuration is good.
-    host.sh("docker exec frl-a supervisorctl -c /frl/supervisord.conf restart apache2");
+    host.sh("docker exec frl-a supervisorctl -c /mnt/frl/supervisord.conf restart apache2");
     wait_for("it is given up", || told(host, "frl-a", "apache2").contains("FATAL").then_some(()));
     let down = drive.one(&reload(&[text("supervisor", "apache2")]));
     let said = down.failed().to_string();
@@ -125,7 +125,7 @@ fn a_program_in_a_container_is_kept_and_reloaded() {
     assert!(unknown.failed().to_string().contains("knows no program `fourth`"), "{}", unknown.failed());
 
     // Its own entry in supervisor's files changed: taken in anew.
-    programs("apache2.conf", &apache("/frl/conf/httpd.conf", "startretries = 3\n"));
+    programs("apache2.conf", &apache("/mnt/frl/conf/httpd.conf", "startretries = 3\n"));
     let done = drive.one(&by_supervisor);
     assert_eq!(done.output["did"], Value::from("updated"));
     serves(host, "frl-a", "three");
@@ -137,7 +137,7 @@ fn a_program_in_a_container_is_kept_and_reloaded() {
 
     // A command in the container, good and bad.
     let done = drive
-        .one(&reload(&[("command", list(&["/usr/sbin/apache2", "-f", "/frl/conf/httpd.conf", "-k", "graceful"]))]));
+        .one(&reload(&[("command", list(&["/usr/sbin/apache2", "-f", "/mnt/frl/conf/httpd.conf", "-k", "graceful"]))]));
     assert_eq!(done.output["did"], Value::from("command"), "{:?}", done.failure);
     let failed = drive.one(&reload(&[("command", list(&["sh", "-c", "echo why >&2; exit 3"]))]));
     assert_eq!(failed.failed().to_string(), "`sh -c echo why >&2; exit 3` failed with exit code 3: why");

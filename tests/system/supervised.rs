@@ -2,6 +2,7 @@
 //! Docker. Everything in it ends with its first process.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -25,12 +26,13 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// Apache's configuration; `mark` is what it then answers in a header, and nothing but what it has loaded tells it.
 pub fn httpd_conf(mark: &str) -> String {
     format!(
-        "ServerRoot /frl\nServerName frl\nPidFile /run/apache.pid\nListen 127.0.0.1:8080\nErrorLog /run/error.log\n\
+        "ServerRoot /mnt/frl\nServerName frl\nPidFile /run/apache.pid\nListen 127.0.0.1:8080\nErrorLog /run/error.log\n\
+         User www-data\nGroup www-data\n\
          LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so\n\
          LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so\n\
          LoadModule headers_module /usr/lib/apache2/modules/mod_headers.so\n\
          LoadModule alias_module /usr/lib/apache2/modules/mod_alias.so\n\
-         StartServers 1\nMinSpareThreads 1\nThreadsPerChild 5\nMaxRequestWorkers 10\nDocumentRoot /frl/www\n\
+         StartServers 1\nMinSpareThreads 1\nThreadsPerChild 5\nMaxRequestWorkers 10\nDocumentRoot /mnt/frl/www\n\
          Header always set X-Mark {mark}\n"
     )
 }
@@ -43,8 +45,10 @@ pub fn program(name: &str, command: &str, more: &str) -> String {
     )
 }
 
-/// Supervisor's own configuration and its folder of programs, below `dir`; the place is `/frl` inside.
+/// Supervisor's own configuration and its folder of programs, below `dir`; the place is `/mnt/frl` inside.
 pub fn lay_out(dir: &Path) {
+    // Apache's workers are not root.
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
     for sub in ["run", "conf", "www", "programs"] {
         fs::create_dir_all(dir.join(sub)).unwrap();
     }
@@ -54,7 +58,7 @@ pub fn lay_out(dir: &Path) {
         "[supervisord]\nnodaemon = true\nuser = root\npidfile = /run/supervisord.pid\nlogfile = /run/supervisord.log\n\
          [unix_http_server]\nfile = /run/supervisor.sock\nchmod = 0700\n\
          [rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n\
-         [supervisorctl]\nserverurl = unix:///run/supervisor.sock\n[include]\nfiles = /frl/programs/*.conf\n",
+         [supervisorctl]\nserverurl = unix:///run/supervisor.sock\n[include]\nfiles = /mnt/frl/programs/*.conf\n",
     )
     .unwrap();
 }
@@ -72,18 +76,15 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// Starts what `dir` has, which stands at `/frl` inside and has its `run` at `/run`.
+    /// Starts what `dir` has, which stands at `/mnt/frl` inside and has its `run` at `/run`.
     pub fn start(dir: tempfile::TempDir) -> Self {
         let place = dir.path().display();
+        // The place is in memory that this namespace alone has.
         let script = format!(
-            "mount --make-rprivate /; mkdir -p /frl; mount --bind {place} /frl; mount --bind {place}/run /run; \
-             mount -t proc proc /proc; ip link set lo up; exec supervisord -n -c /frl/supervisord.conf"
+            "mount --make-rprivate /; mount -t tmpfs frl /mnt; mkdir /mnt/frl; mount --bind {place} /mnt/frl; \
+             mount --bind {place}/run /run; mount -t proc proc /proc; ip link set lo up; \
+             exec supervisord -n -c /mnt/frl/supervisord.conf"
         );
-        // The directory is only a place to mount on: it lies in memory that this namespace alone has.
-        let script =
-            format!("mount --make-rprivate /; mount -t tmpfs frl /mnt; {}", script.replace("/frl", "/mnt/frl"));
-        let script = script.replace("/mnt/frl/supervisord.conf", "/frl/supervisord.conf");
-        let script = script.replace("exec supervisord", "ln -sfn /mnt/frl /frl; exec supervisord");
         let outer = Command::new("unshare")
             .args(["-m", "-n", "-p", "--fork", "--kill-child=SIGKILL", "sh", "-ec", &script])
             .stdin(Stdio::null())
@@ -119,7 +120,7 @@ impl Cell {
 
     /// The state and the process number that supervisor tells of a program.
     pub fn told(&self, program: &str) -> (String, String) {
-        let said = self.sh(&format!("supervisorctl -c /frl/supervisord.conf status {program} || true"));
+        let said = self.sh(&format!("supervisorctl -c /mnt/frl/supervisord.conf status {program} || true"));
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         let mut words = said.split_whitespace().skip(1);
         let state = words.next().unwrap_or_default().to_owned();
