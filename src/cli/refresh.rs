@@ -10,7 +10,8 @@ use tokio::sync::watch;
 
 use super::{complain, exit, failed, play, print};
 use crate::calendar::utc;
-use crate::refresh::{FILE, How, Settings, Status, run as refresh};
+use crate::failure::{Context as _, Failure};
+use crate::refresh::{FILE, How, Settings, Status, in_container, run as refresh};
 use crate::report::harmless;
 use crate::system::http::check_url;
 use crate::system::supervisor::SOCKET;
@@ -20,7 +21,8 @@ use crate::system::supervisor::SOCKET;
 #[command(after_help = "Examples:
   fanli refresh /usr/local/apache2/conf --program apache2 --validate 'apachectl -t'
   fanli refresh /etc/nginx --reload 'nginx -s reload' --validate 'nginx -t'
-  fanli refresh --status         what it knows; exits with 4 unless all is well
+  fanli refresh --status                     what it knows; exits with 4 unless all is well
+  fanli refresh --status --container web1    the same, on the host
 
 It compares what stands on the disk with what it has last had loaded: behind DIR/current where there
 is such a link, else in DIR itself. What cannot be used is told in its log and not loaded. Words of
@@ -86,6 +88,10 @@ pub(super) struct Args {
     /// Print the state of the refresher and end
     #[arg(long)]
     status: bool,
+
+    /// That of a container on this host, seen from the host
+    #[arg(long, value_name = "NAME", requires = "status")]
+    container: Option<String>,
 }
 
 fn signal_name(text: &str) -> Result<String, String> {
@@ -166,12 +172,24 @@ pub(super) fn run(args: Args) -> ExitCode {
 }
 
 fn status(args: &Args) -> ExitCode {
-    let Some(status) = Status::read(&args.state) else {
+    let found = match &args.container {
+        None => Status::read(&args.state),
+        Some(container) => match looked_up(container, args) {
+            Ok(found) => found,
+            Err(failure) => return failed(&failure),
+        },
+    };
+    let Some(status) = found else {
         complain(&format!("error: no refresher has left a state in {}", args.state.display()));
         return exit::INTERNAL.into();
     };
     print(&shown(&status));
     if status.is_well() { ExitCode::SUCCESS } else { exit::FAILED.into() }
+}
+
+fn looked_up(container: &str, args: &Args) -> Result<Option<Status>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(in_container(container, &args.state))
 }
 
 fn shown(status: &Status) -> String {

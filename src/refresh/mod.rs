@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use self::pass::Refresher;
 use crate::calendar::utc;
-use crate::failure::Failure;
+use crate::failure::{Context as _, Failure};
 use crate::system::{NoBlobs, Probe, fs};
 use crate::visible::visible;
 
@@ -29,6 +29,8 @@ pub use tree::Id;
 const MOST_SETTLE: Duration = Duration::from_secs(5);
 /// How long a refresher waits for another one to end (`lock_wait`).
 const ALONE: Duration = Duration::from_secs(2);
+/// The longest state that is read out of a container, in bytes.
+const MOST_STATE: u64 = 1 << 20;
 
 /// How a configuration is loaded.
 #[derive(Clone, Debug)]
@@ -105,6 +107,23 @@ pub async fn run(
     };
     refresher.note("stopped");
     ended
+}
+
+/// What the refresher of a running container has left there, seen from its host; `None` when none ever ran in it.
+///
+/// # Errors
+/// There is no such container, it does not run, or what stands there is something else.
+pub async fn in_container(container: &str, file: &std::path::Path) -> Result<Option<Status>, Failure> {
+    let probe = probe();
+    let docker = probe.docker()?;
+    let Some(found) = docker.container(container).await? else {
+        return Err(Failure::new(format!("there is no container {container} on this host")));
+    };
+    let root = probe.container_root(&docker, &found).await?;
+    let Some(bytes) = root.read(file, MOST_STATE)? else { return Ok(None) };
+    let read = serde_json::from_slice(&bytes);
+    read.map(Some)
+        .with_context(|| format!("{} of container {container} is not the state of a refresher", file.display()))
 }
 
 /// Why a refresher looks again.

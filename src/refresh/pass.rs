@@ -180,7 +180,7 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
             if self.rearm(&tree) {
                 continue;
             }
-            if !self.turn(&tree).await {
+            if !self.turn(&tree).await? {
                 break;
             }
         }
@@ -188,27 +188,29 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
     }
 
     /// What one look leads to; whether to look again at once.
-    async fn turn(&mut self, tree: &Tree) -> bool {
+    async fn turn(&mut self, tree: &Tree) -> Result<bool, Failure> {
         if self.status.loaded.as_ref() == Some(&tree.id) {
-            return self.as_loaded(tree).await;
+            return Ok(self.as_loaded(tree).await);
         }
         self.disturbed = true;
         if self.refused.as_ref().is_some_and(|refused| refused.id == tree.id && Instant::now() < refused.again) {
-            return false;
+            return Ok(false);
         }
         if self.told.as_ref() != Some(&tree.id) {
             // It may be in the middle of being written, where no events have told that it is quiet.
             sleep(self.settings.settle).await;
-            let Some(again) = self.look() else { return false };
+            let Some(again) = self.look() else { return Ok(false) };
             if again.id != tree.id {
-                return true;
+                return Ok(true);
             }
             self.tell_change(tree);
+            // What is wanted is known from now on, however long it takes to load it.
+            self.write()?;
         }
         if self.is_left_to_others(tree).await {
-            return false;
+            return Ok(false);
         }
-        self.load(tree).await
+        Ok(self.load(tree).await)
     }
 
     fn tell_change(&mut self, tree: &Tree) {
@@ -326,17 +328,17 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
         }
         match act::heal(&self.settings).await {
             Ok(healed) => {
-                if let Some(births) = healed {
+                let mut births = births;
+                if let Some(started) = healed {
                     self.status.reloads += 1;
                     self.note("the program was down for good, and has been started again");
-                    self.loaded(tree, births);
+                    self.loaded(tree, started.clone());
+                    births = started;
                 } else if self.status.error.is_some() || self.refused.is_some() {
                     self.note(&format!("all is well again: {} is there, and loaded", tree.id.show()));
-                    self.loaded(tree, births);
-                } else {
-                    self.status.births = births;
-                    self.disturbed = false;
+                    (self.status.error, self.refused) = (None, None);
                 }
+                (self.status.births, self.disturbed) = (births, false);
                 self.told = Some(tree.id.clone());
             }
             Err(failure) => self.refuse(tree, &format!("the program is down, and cannot be started: {failure}")),

@@ -6,7 +6,7 @@ use fanli::value::Value;
 
 use crate::docker_hosts::{Host, Hosts};
 use crate::drive::{Task, task};
-use crate::supervised::{apache, httpd_conf, lay_out, program, wait_for};
+use crate::supervised::{ASK, apache, httpd_conf, lay_out, program, wait_for};
 
 fn list(items: &[&str]) -> Value {
     Value::List(items.iter().map(|item| Value::from(*item)).collect())
@@ -35,10 +35,9 @@ fn told(host: &Host, name: &str, program: &str) -> String {
 
 fn serves(host: &Host, name: &str, mark: &str) {
     wait_for(&format!("{name} serves {mark}"), || {
-        let said = host.sh(&format!(
-            "docker exec {name} busybox wget -S -T 5 -O /dev/null http://127.0.0.1:8080/ 2>&1 | grep X-Mark"
-        ));
-        String::from_utf8_lossy(&said.stdout).trim().ends_with(mark).then_some(())
+        let said = host.sh(&format!("docker exec {name} sh -c \"{ASK}\""));
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        said.lines().any(|line| line.trim() == format!("X-Mark: {mark}")).then_some(())
     });
 }
 
@@ -81,7 +80,7 @@ fn a_program_in_a_container_is_kept_and_reloaded() {
     assert_eq!((told(host, "frl-a", "apache2"), told(host, "frl-a", "other")), before);
 
     // One that cannot be used: nothing is done, and it says why.
-    std::fs::write(dir.join("conf/httpd.conf"), "Nonsense\n").unwrap();
+    conf("two\nNonsense here");
     let refused = drive.one(&by_supervisor);
     let said = refused.failed().to_string();
     assert!(said.contains("cannot be used; nothing was reloaded") && said.contains("Nonsense"), "{said}");
@@ -176,4 +175,47 @@ fn a_socket_that_a_container_planted_is_not_trusted() {
     assert_eq!(ask("/none.sock"), "supervisor does not run in container frl-a: there is no socket /none.sock");
     let said = ask("/run/file.sock");
     assert!(said.ends_with("it is not trusted"), "{said}");
+}
+
+#[test]
+fn a_container_with_tools_has_fanli_and_its_host_sees_what_refresh_knows() {
+    let hosts = Hosts::start("rt", 1);
+    let host = &hosts.hosts[0];
+    let fanli = env!("CARGO_BIN_EXE_fanli");
+    // This test's own program is not fanli: the host has it already. The mount is the host's alone.
+    host.must(&format!(
+        "mount -t tmpfs frl /usr/local/lib; mkdir /usr/local/lib/fanli; cp {fanli} /usr/local/lib/fanli/fanli; \
+         mkdir -p /data/conf; echo one > /data/conf/a"
+    ));
+    let command = "/.fanli/fanli refresh /conf --reload true --validate 'grep -q good /conf/a' --every 1h";
+    let mount = fanli::value::Arrow { from: "/data/conf".into(), to: "/conf".into(), flags: vec![] };
+    let node = |tools: bool| {
+        task(
+            "container",
+            [
+                ("name", Value::from("frl-t")),
+                ("image", "fanli/example:1".into()),
+                ("command", list(&["sh", "-c", &format!("ln -s busybox /bin/grep; {command}")])),
+                ("mounts", Value::List(vec![Value::Arrow(Box::new(mount.clone()))])),
+                ("stop_timeout", Value::Duration(Duration::from_secs(1))),
+                ("tools", tools.into()),
+            ],
+        )
+    };
+    let drive = host.drive();
+    assert!(drive.one(&node(true)).fields().contains(&"tools".to_owned()));
+    drive.one(&node(true)).no_change();
+    let look = || {
+        let said = host.sh(&format!("{fanli} refresh --status --container frl-t; echo code $?"));
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    };
+    wait_for("it is refused", || look().contains("cannot be used, and the program keeps what it has").then_some(()));
+    assert!(look().ends_with("code 4\n"), "{}", look());
+    host.must("echo good > /data/conf/a");
+    wait_for("it is loaded", || look().ends_with("reloads     1\ncode 0\n").then_some(()));
+    // It ends in order, and is made anew without the tools.
+    host.must("docker stop -t 60 frl-t");
+    assert_eq!(drive.one(&node(false)).fields(), ["state", "tools"]);
+    let mounts = host.must("docker inspect -f '{{range .Mounts}}{{.Destination}} {{end}}' frl-t");
+    assert_eq!(mounts, "/conf");
 }

@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// How long anything may take on a machine that does much else.
 const LONG: Duration = Duration::from_secs(90);
 
+/// Asks Apache for a page; its headers are told, too.
+pub const ASK: &str = r"printf 'GET / HTTP/1.0\r\n\r\n' | timeout 20 busybox nc 127.0.0.1 8080 || true";
+
 /// Waits until something is so; says what it was waiting for when it never is.
 #[track_caller]
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
@@ -134,7 +137,7 @@ impl Cell {
 
     /// What Apache has loaded; nothing when it does not answer.
     pub fn mark(&self) -> Option<String> {
-        let said = self.sh("busybox wget -S -T 5 -O /dev/null http://127.0.0.1:8080/ 2>&1 || true");
+        let said = self.sh(ASK);
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         said.lines().find_map(|line| line.trim().strip_prefix("X-Mark: ").map(str::to_owned))
     }
