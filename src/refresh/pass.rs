@@ -69,10 +69,11 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
         self.events.as_mut()
     }
 
-    /// When something is due before the next look in full.
+    /// When something is due before the next look in full. Never at once: what is due and cannot be done must not spin.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        let left = self.left_until.as_ref().map(|_| Instant::now() + LOOK_WHETHER);
-        self.refused.as_ref().map(|refused| refused.again).into_iter().chain(left).min()
+        let soon = Instant::now() + LOOK_WHETHER;
+        let again = self.refused.as_ref().map(|refused| refused.again.max(soon));
+        again.into_iter().chain(self.left_until.as_ref().map(|_| soon)).min()
     }
 
     /// A line of the log.
