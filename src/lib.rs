@@ -27,6 +27,7 @@ pub mod playbook;
 pub mod plan;
 pub mod engine;
 pub mod watch;
+pub mod refresh;
 pub mod remote;
 pub mod coordinator;
 pub mod report;

@@ -12,6 +12,7 @@ mod ip;
 mod lab;
 mod net;
 mod play;
+mod refresh;
 mod request;
 mod status;
 mod watch;
@@ -46,6 +47,7 @@ enum Command {
     Watch(watch::Args),
     Status(status::Args),
     Gate(gate::Args),
+    Refresh(refresh::Args),
     Net(net::Args),
     /// The far end of a channel; started by fanli itself
     #[command(hide = true)]
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Watch(args) => watch::run(&args),
         Command::Status(args) => status::run(args),
         Command::Gate(args) => gate::run(&args),
+        Command::Refresh(args) => refresh::run(args),
         Command::Net(args) => net::run(args),
         Command::Helper { state_dir } => {
             let state_dir = state_dir.unwrap_or_else(crate::remote::helper::default_state_dir);

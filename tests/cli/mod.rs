@@ -74,6 +74,7 @@ fn help() {
         "watch --help",
         "status --help",
         "gate --help",
+        "refresh --help",
         "net --help",
         "net list --help",
         "net trace --help",
@@ -106,6 +107,7 @@ fn help_of_every_command_has_examples() {
         "watch",
         "status",
         "gate",
+        "refresh",
         "net",
         "net list",
         "net trace",
@@ -133,6 +135,11 @@ fn bad_usage_exits_with_2() {
         "doc contaner",
         "watch --every 10ms",
         "gate",
+        "refresh",
+        "refresh conf --program apache2",
+        "refresh /etc/nginx",
+        "refresh /etc/nginx --reload nginx --program nginx",
+        "refresh /etc/nginx --reload nginx --every 1ms",
     ]);
     for arguments in ["plya", "play", "play --wrong", "lab", "lab up x", "fmt", "why a", "doc nothing"] {
         assert_eq!(fanli(arguments).output().unwrap().status.code(), Some(2), "{arguments}");

@@ -28,7 +28,7 @@ const OUTWARD: [&str; 16] = [
 ];
 
 /// Libraries, and the rooms that know each: most often one.
-const HOMES: [(&str, &[&str]); 10] = [
+const HOMES: [(&str, &[&str]); 12] = [
     ("pest", &["syntax"]),
     ("pest_derive", &["syntax"]),
     ("minijinja", &["expr"]),
@@ -38,6 +38,8 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("redb", &["book"]),
     ("base64", &["book"]),
     ("openssh", &["remote"]),
+    ("notify", &["system"]),
+    ("roxmltree", &["system"]),
     ("indicatif", &["report"]),
 ];
 

@@ -46,12 +46,15 @@ pub(super) fn stand_before(body: &mut Body, image: Image) -> Result<(), Failure>
         return Err(Failure::new(format!("image {} has no command that could start behind the gate", body.image))
             .hint("declare `command`"));
     }
-    let file = Path::new(watcher::PROGRAM);
-    let (dir, name) = (file.parent().unwrap_or(file), file.file_name().unwrap_or_default());
+    let name = Path::new(watcher::PROGRAM).file_name().unwrap_or_default();
     body.entrypoint = Some(vec![format!("{INSIDE}/{}", name.to_string_lossy()), "gate".to_owned(), "--".to_owned()]);
     body.command = Some(program);
-    // The directory, so that a newer program is seen after a restart.
-    let (from, to) = (dir.to_string_lossy().into_owned(), INSIDE.to_owned());
-    body.binds.push(Bind { from, to, read_only: true, propagation: Propagation::Private });
     Ok(())
+}
+
+/// Mounts fanli into the container. The directory, so that a newer program is seen after a restart.
+pub(super) fn bring_along(body: &mut Body) {
+    let file = Path::new(watcher::PROGRAM);
+    let (from, to) = (file.parent().unwrap_or(file).to_string_lossy().into_owned(), INSIDE.to_owned());
+    body.binds.push(Bind { from, to, read_only: true, propagation: Propagation::Private });
 }

@@ -137,6 +137,9 @@ crate::kind! {
         /// and its address at most a minute, and then becomes the program, with its process number, its user and its
         /// signals. Needs `network = none`; fanli itself is mounted at `/.fanli`, read-only.
         gate: bool = false,
+        /// Whether fanli itself is mounted at `/.fanli`, read-only: for `fanli refresh` (docs/refresh.md) under the container's own
+        /// supervisor.
+        tools: bool = false,
         /// Whether it should run.
         state: RunState = RunState::Running,
         /// Takes over a container of that name that fanli did not make: it is made anew.
@@ -207,6 +210,9 @@ impl Container {
         self.refuse_taken_ports(old, hands)?;
         if self.gate {
             gate::stand_before(&mut body, image)?;
+        }
+        if self.gate || self.tools {
+            gate::bring_along(&mut body);
         }
         docker.remove(&new_name).await?;
         if let Some(lan) = self.docker_lan().map_err(|error| Failure::new(error.message))? {
@@ -308,7 +314,7 @@ impl Resource for Container {
         fields.extend(self.spec().into_iter().map(|(name, value)| (name, Datum::Value(value))));
         fields.insert("state".to_owned(), self.state.show().into());
         fields.insert("leftover".to_owned(), Datum::Absent);
-        if self.gate {
+        if self.gate || self.tools {
             fields.insert(gate::FIELD.to_owned(), "in place".into());
         }
         State::Present(fields)
@@ -348,7 +354,7 @@ impl Resource for Container {
             other => other,
         };
         fields.insert("state".to_owned(), state.into());
-        if self.gate && gate::installed(probe)? {
+        if (self.gate || self.tools) && gate::installed(probe)? {
             fields.insert(gate::FIELD.to_owned(), "in place".into());
         }
         for name in self.leftovers() {
@@ -368,7 +374,7 @@ impl Resource for Container {
                 docker.remove(&name).await?;
             }
         }
-        if self.gate && change.verb != Verb::Remove {
+        if (self.gate || self.tools) && change.verb != Verb::Remove {
             gate::install(hands)?;
         }
         if change.verb == Verb::Remove {

@@ -259,6 +259,7 @@ impl Container {
             ("log_size", Some(Value::Str(show_size(self.log_size.0)))),
             ("log_files", Some(Value::Int(self.log_files))),
             ("gate", flag(self.gate)),
+            ("tools", flag(self.tools)),
         ];
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
@@ -329,4 +330,5 @@ pub(super) const SPEC_FIELDS: &[&str] = &[
     "log_size",
     "log_files",
     "gate",
+    "tools",
 ];

@@ -133,6 +133,12 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// One that ended elsewhere, such as in a container.
+    pub(super) fn elsewhere(argv: &[String], code: i32, stdout: &[u8], stderr: &[u8]) -> Self {
+        let shown = Program::new(argv).show();
+        Self { code, stdout: Kept::of(stdout), stderr: Kept::of(stderr), shown }
+    }
+
     /// Whether it succeeded.
     pub fn success(&self) -> bool {
         self.code == 0
@@ -279,6 +285,17 @@ fn not_started(program: &Program, error: &io::Error) -> Failure {
         };
     }
     Failure::new(format!("cannot run `{name}`")).because(error)
+}
+
+/// Runs a program to its end or to a limit, outside of any step: for a daemon of fanli's own.
+///
+/// # Errors
+/// It cannot be started, or does not end within `limit`; then its group is killed. A bad exit code is for the caller to judge.
+pub async fn run_within(program: &Program, limit: (&str, Duration)) -> Result<Ended, Failure> {
+    match tokio::time::timeout(limit.1, run(program, |_| {})).await {
+        Ok(ended) => ended,
+        Err(_) => Err(Failure::timeout(limit.0, limit.1).within(format!("`{}` does not end", program.show()))),
+    }
 }
 
 /// Runs a program to its end; `hear` hears its lines, the latest of them when there are many.

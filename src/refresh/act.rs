@@ -1,0 +1,123 @@
+//! What is done to the program, and asked of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::tree::Id;
+use super::{How, Settings, probe};
+use crate::failure::Failure;
+use crate::system::http::Request;
+use crate::system::process::{Program, run_within};
+use crate::system::supervisor::{Did, Patience, ProcessState, SupervisorHands, births as births_of};
+
+/// How long a page may take to answer which generation is loaded (`proof answer`).
+const ANSWER: Duration = Duration::from_secs(5);
+/// How often it is asked after a reload.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long a program must stay up after a signal.
+const STEADY: Duration = Duration::from_secs(2);
+
+/// Process numbers and starts by name.
+pub(super) type Births = BTreeMap<String, (Option<u32>, i64)>;
+
+fn patience(settings: &Settings) -> Patience {
+    Patience { start: settings.limit, stop: settings.limit, steady: STEADY }
+}
+
+/// A command with the environment that the container has; nobody's shell reads it.
+async fn run(argv: &[String], settings: &Settings) -> Result<(), Failure> {
+    let mut program = Program::new(argv);
+    for (name, value) in std::env::vars() {
+        program = program.env(name, value);
+    }
+    run_within(&program, ("limit", settings.limit)).await?.expect_success().map(|_| ())
+}
+
+/// Whether the configuration can be used; without a command that tells, it can.
+pub(super) async fn validate(settings: &Settings) -> Result<(), Failure> {
+    match &settings.validate {
+        Some(argv) => run(argv, settings).await,
+        None => Ok(()),
+    }
+}
+
+/// Who the program's processes are; none where no supervisor tells.
+pub(super) async fn births(settings: &Settings) -> Result<Births, Failure> {
+    let How::Program(name, _, socket) = &settings.how else { return Ok(Births::new()) };
+    let found = SupervisorHands::own(socket)?.program(name).await?;
+    Ok(births_of(&found))
+}
+
+/// Has the program load what stands there; in words what was done, and who its processes are then.
+pub(super) async fn load(settings: &Settings, id: &Id) -> Result<(String, Births), Failure> {
+    let done = match &settings.how {
+        How::Command(argv) => {
+            run(argv, settings).await?;
+            ("its command has run".to_owned(), Births::new())
+        }
+        How::Program(name, signal, socket) => {
+            let reloaded = SupervisorHands::own(socket)?.reload(name, signal, patience(settings)).await?;
+            let did = match reloaded.did {
+                Did::Signalled => format!("`{name}` got {signal}"),
+                Did::Started => format!("`{name}` was down and has been started"),
+                Did::Updated => format!("`{name}` was taken in anew by supervisor"),
+                Did::Died => format!("`{name}` died of {signal}, and supervisor has started it again"),
+                Did::Nothing => format!("`{name}` is stopped, and stays so"),
+            };
+            if reloaded.did == Did::Nothing {
+                return Ok((did, births_of(&reloaded.processes)));
+            }
+            (did, births_of(&reloaded.processes))
+        }
+    };
+    if settings.proof.is_some() && id.generation.is_some() {
+        let begun = Instant::now();
+        while !proven(settings, id).await {
+            if begun.elapsed() >= settings.limit {
+                return Err(Failure::timeout("limit", settings.limit)
+                    .within(format!("it does not answer that it has {}, as `--proof` asks", id.show())));
+            }
+            sleep(RETRY).await;
+        }
+    }
+    Ok(done)
+}
+
+/// Starts what supervisor has given up on; who the processes are then, or `None` when there was nothing to do.
+pub(super) async fn heal(settings: &Settings) -> Result<Option<Births>, Failure> {
+    let How::Program(name, _, socket) = &settings.how else { return Ok(None) };
+    let supervisor = SupervisorHands::own(socket)?;
+    let found = supervisor.program(name).await?;
+    if !found.iter().any(|process| process.state == ProcessState::Fatal) {
+        return Ok(None);
+    }
+    validate(settings).await?;
+    for process in found.iter().filter(|process| process.state == ProcessState::Fatal) {
+        supervisor.start(&process.full_name()).await?;
+    }
+    let up = supervisor.bring_up(name, patience(settings)).await?;
+    Ok(Some(births_of(&up)))
+}
+
+/// Whether the program itself says that it has this generation. No answer is no proof.
+pub(super) async fn proven(settings: &Settings, id: &Id) -> bool {
+    let (Some(url), Some(generation)) = (&settings.proof, &id.generation) else { return false };
+    let request = Request {
+        url: url.clone(),
+        method: "GET".to_owned(),
+        headers: Vec::new(),
+        body: None,
+        follow: false,
+        verify: true,
+        limit: ANSWER,
+    };
+    match probe().http(&request).await {
+        Ok(answer) if answer.status == 200 => {
+            let text = String::from_utf8_lossy(&answer.body);
+            text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == generation)
+        }
+        _ => false,
+    }
+}
