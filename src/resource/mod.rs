@@ -31,7 +31,6 @@ pub mod param;
 mod patience;
 pub mod rollout;
 pub mod schema;
-pub mod rollout;
 pub mod service;
 pub mod shell;
 pub mod template;

@@ -162,7 +162,7 @@ fn staged_switched_confirmed_and_reverted() {
     assert_eq!(record(&bench).previous, Some(id(1)));
     bench.converge(&confirm(&at, 3)).unwrap().unwrap();
     assert_eq!(bench.plan(&revert(&at, "r3")).unwrap(), None);
-    let confirmed = build("revert", args! { "path" => at.to_str().unwrap(), "rollout" => "r3", "confirmed" => true });
+    let confirmed = build("revert", args! { "path" => at.to_str().unwrap(), "rollout" => "r3", "undo" => "" });
     bench.converge(&confirmed).unwrap().unwrap();
     assert_eq!(shown(&at).unwrap(), tree_of(1));
 

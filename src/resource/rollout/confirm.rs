@@ -1,6 +1,6 @@
 //! `confirm`: says that what a slot shows is to stay.
 
-use super::{Phase, Record, check_generation, check_keep, check_rollout, now, one_at_a_time};
+use super::{Kept, Phase, Record, check_generation, check_keep, check_rollout, now, one_at_a_time};
 use crate::change::{Change, Datum, Fields, State};
 use crate::failure::Failure;
 use crate::resource::param::HostPath;
@@ -8,6 +8,9 @@ use crate::resource::{ArgError, Observed, Resource};
 use crate::system::fs::Slot;
 use crate::system::{Actuator, Probe};
 use crate::value::{Map, Value};
+
+/// How far back a person can go at the most.
+const MOST_KEPT: usize = 100;
 
 crate::kind! {
     /// Confirms what a slot shows: it is to stay, and the host no longer puts it back by itself.
@@ -21,6 +24,8 @@ crate::kind! {
         generation: String,
         /// The rollout that switched it; another one's switch is then refused.
         rollout: Option<String>,
+        /// The run that says so; `revert` undoes what a run confirmed.
+        run: Option<String>,
         /// How many generations stay.
         keep: i64 = 5,
     }
@@ -32,6 +37,18 @@ impl Confirm {
         let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
         let previous = record.and_then(|record| record.previous.as_deref());
         slot.surplus(keep, previous.as_slice())
+    }
+
+    /// What was to stay until now, and this.
+    fn kept(&self, record: Option<&Record>) -> Vec<Kept> {
+        let mut kept = record.map_or_else(Vec::new, |record| record.kept.clone());
+        if kept.last().is_some_and(|last| last.generation == self.generation) {
+            return kept;
+        }
+        kept.retain(|one| one.generation != self.generation);
+        kept.push(Kept { generation: self.generation.clone(), run: self.run.clone().unwrap_or_default() });
+        kept.drain(..kept.len().saturating_sub(MOST_KEPT));
+        kept
     }
 
     fn refuse_other(&self, record: Option<&Record>) -> Result<(), Failure> {
@@ -107,6 +124,7 @@ impl Resource for Confirm {
             phase: Phase::Confirmed,
             generation: self.generation.clone(),
             previous: previous.and_then(|record| record.previous.clone()),
+            kept: self.kept(record.as_ref()),
             deadline: None,
             revert: Vec::new(),
             why: None,

@@ -78,7 +78,7 @@ pub(super) fn refuse_halted(probe: &Probe, slot: &str) -> Result<(), Failure> {
         Some(mark) => Err(Failure::new(format!("the slot {slot} is not switched: rollouts are halted on this host"))
             .because(format!("halted {}", mark.show()))
             .hint("when the reason is gone: `fanli rollout resume`")
-            .fact("halted", mark.show())),
+            .fact(super::HALTED, mark.show())),
     }
 }
 

@@ -113,6 +113,15 @@ impl RevertStep {
     }
 }
 
+/// A generation that was to stay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Its ID.
+    pub generation: String,
+    /// The run that confirmed it: all slots of one rollout have the same.
+    pub run: String,
+}
+
 /// What the host remembers of one slot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -127,6 +136,9 @@ pub struct Record {
     /// The generation before it; nothing when it was the first.
     #[serde(default)]
     pub previous: Option<String>,
+    /// What was to stay, the newest last: what a person goes back to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<Kept>,
     /// Until when it must be confirmed; for ever where there is none.
     #[serde(default)]
     pub deadline: Option<Deadline>,

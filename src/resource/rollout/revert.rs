@@ -19,8 +19,9 @@ crate::kind! {
         path: HostPath,
         /// The title of the rollout.
         rollout: String,
-        /// Whether what is confirmed is brought back, too.
-        confirmed: bool = false,
+        /// A run whose confirmed generation goes, too: back to what was to stay before it. Where that is nothing, or another run
+        /// confirmed what the slot shows, it is left alone.
+        undo: Option<String>,
     }
     results {
         "reverted": "whether the slot shows what was there before this rollout",
@@ -32,11 +33,19 @@ crate::kind! {
 impl Revert {
     /// The record of a switch that is to be undone.
     fn pending(&self, probe: &Probe) -> Result<Option<Record>, Failure> {
-        let record = Record::read(probe, &self.path.0)?;
-        let undone = |record: &Record| {
-            record.rollout == self.rollout && (record.is_open() || (self.confirmed && record.phase == Phase::Confirmed))
-        };
-        Ok(record.filter(undone))
+        let record = Record::read(probe, &self.path.0)?.filter(|record| record.rollout == self.rollout);
+        let Some(record) = record else { return Ok(None) };
+        if record.is_open() {
+            return Ok(Some(record));
+        }
+        let current = probe.slot(&self.path.0)?.and_then(|slot| slot.current);
+        let [earlier @ .., before, last] = record.kept.as_slice() else { return Ok(None) };
+        if self.undo.as_ref() != Some(&last.run) || current.as_ref() != Some(&last.generation) {
+            return Ok(None);
+        }
+        let kept = earlier.iter().chain([before]).cloned().collect();
+        let (generation, previous) = (last.generation.clone(), Some(before.generation.clone()));
+        Ok(Some(Record { generation, previous, kept, ..record.clone() }))
     }
 }
 

@@ -19,7 +19,7 @@ crate::kind! {
         paths: Vec<String> = Vec::new(),
     }
     results {
-        "slots": "each has `path`, `rollout`, `phase` (`switching`, `switched`, `confirmed`, `reverted`), `generation`, `generations` (all that are there), `changed`, and where there is one `current`, `previous`, `left_ms` (the time that is left for a confirmation), `why` (the host put it back), `owed` (how many tasks still have to follow), `trouble`",
+        "slots": "each has `path`, `rollout`, `phase` (`switching`, `switched`, `confirmed`, `reverted`), `generation`, `generations` (all that are there), `changed`, and where there is one `current`, `previous`, `left_ms` (the time that is left for a confirmation), `why` (the host put it back), `run` (that confirmed it), `owed` (how many tasks still have to follow), `trouble`",
         "halted": "where rollouts are halted: `why`, `by`, `since`",
     }
     example r#"slots { register = "seen" }"#
@@ -57,6 +57,9 @@ pub struct SlotSeen {
     /// What is wrong: with these tasks, with the record, or with the slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// The run that confirmed what was to stay last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// When it last changed: seconds since 1970.
     pub changed: u64,
 }
@@ -87,6 +90,7 @@ impl SlotSeen {
             left_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
             owed: if record.why.is_some() { record.revert.len() as u64 } else { 0 },
             why: record.why,
+            run: record.kept.last().map(|kept| kept.run.clone()).filter(|run| !run.is_empty()),
             trouble: damaged.or(record.trouble),
             changed: record.changed,
             path: record.path,
@@ -105,6 +109,7 @@ impl SlotSeen {
             left_ms: None,
             why: None,
             owed: 0,
+            run: None,
             trouble: Some(failure.to_string()),
             changed: 0,
         }

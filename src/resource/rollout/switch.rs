@@ -219,6 +219,7 @@ impl Resource for Switch {
             phase: Phase::Switching,
             generation: self.generation.clone(),
             previous: previous.clone(),
+            kept: seen.record.as_ref().map_or_else(Vec::new, |record| record.kept.clone()),
             deadline: deadline.transpose()?,
             revert: self.steps().map_err(Failure::new)?,
             why: None,
