@@ -106,6 +106,12 @@ impl Sources {
         })
     }
 
+    /// `path:line` of a span's start, for what ran: people want the line, the column is for errors.
+    pub fn line(&self, span: Span) -> String {
+        self.get(span.file)
+            .map_or_else(String::new, |file| format!("{}:{}", file.path.display(), file.position(span.start).line))
+    }
+
     /// The path of a file, for resolving what it names.
     pub fn path(&self, file: u32) -> Option<&Path> {
         self.get(file).map(|file| file.path.as_path())

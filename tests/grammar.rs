@@ -171,11 +171,15 @@ fn words_are_those_of_the_code() {
     let text = grammar_md();
     let of_networks = text.split("Settings of a network;").nth(1).unwrap();
     let of_nodes = text.split("Settings of a group of nodes:").nth(1).unwrap();
+    let of_rollouts = text.split("Settings of a rollout:").nth(1).unwrap();
+    let parts_of_rollouts = text.split("Blocks of a rollout:").nth(1).unwrap();
     let of_store = text.split("Settings of the store:").nth(1).unwrap();
     for (rest, known) in [
         (of_networks, set(playbook::NETWORK_SETTINGS)),
         (of_nodes, set(playbook::NODE_SETTINGS)),
         (of_store, set(playbook::STORE_SETTINGS)),
+        (of_rollouts, set(playbook::ROLLOUT_SETTINGS)),
+        (parts_of_rollouts, set(playbook::ROLLOUT_PARTS)),
     ] {
         let rows =
             rest.lines().skip_while(|line| !line.starts_with("| ---")).skip(1).take_while(|line| line.starts_with('|'));

@@ -49,6 +49,8 @@ pub(super) struct Expander<'a, 'b, 'p> {
     tags: Vec<String>,
     notified: Vec<(String, Span)>,
     depth: usize,
+    /// A parameter that whoever unrolls the body gives to each task that has it.
+    given: Option<(&'static str, Value)>,
 }
 
 impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
@@ -64,7 +66,14 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
             tags: Vec::new(),
             notified: Vec::new(),
             depth: 0,
+            given: None,
         }
+    }
+
+    /// Gives a parameter to each task that has it; a task that says it itself is wrong.
+    pub(super) fn give(mut self, name: &'static str, value: Value) -> Self {
+        self.given = Some((name, value));
+        self
     }
 
     /// Unrolls a body, then checks that every notified handler exists.
@@ -279,17 +288,13 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
 
     fn selected_step(&mut self, def: &'p StepDef) {
         let at = self.at(def.span);
-        let mut args: BTreeMap<String, Arg> = BTreeMap::new();
-        let mut sound = true;
-        for (name, value) in &def.args {
-            let Some(field) = def.schema.field(&name.text) else { continue };
-            match self.param(field, value, &at) {
-                Some(Arg::Ready(Value::Null)) => {}
-                Some(arg) => {
-                    args.insert(name.text.clone(), arg);
-                }
-                None => sound = false,
-            }
+        let (mut args, sound) = self.args(def, &at);
+        if let Some((name, value)) = self.given.clone().filter(|(name, _)| def.schema.field(name).is_some())
+            && args.insert(name.to_owned(), Arg::Ready(value)).is_some()
+        {
+            let said = def.args.iter().find(|(known, _)| known.text == name).map_or(def.span, |(known, _)| known.span);
+            let error = Diagnostic::new(said, format!("`{name}` is not said here: the rollout says it"));
+            self.shared.errors.push(error.help("leave it out"));
         }
         self.container_network(def, &mut args, &at);
         self.network_settings(def.schema, &mut args, def.span, &at);
@@ -332,6 +337,42 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         let title = title(def.schema, &args);
         let when = self.conditions.clone();
         self.push(def, title, args, when, notify, limit, ignore, at);
+    }
+
+    /// The arguments as they were declared, and whether all of them could be evaluated.
+    fn args(&mut self, def: &'p StepDef, at: &str) -> (BTreeMap<String, Arg>, bool) {
+        let (mut args, mut sound) = (BTreeMap::new(), true);
+        for (name, value) in &def.args {
+            let Some(field) = def.schema.field(&name.text) else { continue };
+            match self.param(field, value, at) {
+                Some(Arg::Ready(Value::Null)) => {}
+                Some(arg) => {
+                    args.insert(name.text.clone(), arg);
+                }
+                None => sound = false,
+            }
+        }
+        (args, sound)
+    }
+
+    /// A step that stands in no body of tasks, with what its surroundings know filled in where it says nothing itself.
+    pub(super) fn filled<'n>(
+        &mut self,
+        def: &'p StepDef,
+        given: impl IntoIterator<Item = (&'n str, Value)>,
+        at: String,
+    ) -> Option<Step> {
+        let (mut args, sound) = self.args(def, &at);
+        for (name, value) in given {
+            args.entry(name.to_owned()).or_insert(Arg::Ready(value));
+        }
+        if !sound {
+            return None;
+        }
+        self.check_args(def, &args);
+        let title = title(def.schema, &args);
+        self.push(def, title, args, Vec::new(), Vec::new(), None, false, at);
+        self.steps.pop()
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of a step")]
@@ -447,9 +488,7 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
     }
 
     fn at(&self, span: Span) -> String {
-        let located = self.shared.sources.locate(span);
-        // People want the line; the column is for errors.
-        located.rsplit_once(':').map_or(located.clone(), |(line, _)| line.to_owned())
+        self.shared.sources.line(span)
     }
 }
 

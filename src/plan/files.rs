@@ -7,16 +7,23 @@ use std::sync::Arc;
 use super::errors::Errors;
 use super::late::{Late, LateSource};
 use super::model::{Arg, Contents};
-use super::scope::Scope;
+use super::scope::{Known, Scope};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{render, template_names};
-use crate::playbook::{Missing, Playbook, find};
+use crate::playbook::{GENERATION, Missing, Playbook, find};
 use crate::source::{Sources, Span, reason};
 use crate::value::{Blob, Digest, Map, Tree, TreeEntry, TreeEntryKind, Value};
 
 /// The largest file and the most entries of a folder that travel.
 const MOST_BYTES: u64 = 1024 * 1024 * 1024;
 const MOST_ENTRIES: usize = 100_000;
+
+/// What one rendered tree may hold at most: a file that a generator made too large has taken sites down before.
+const MOST_RENDERED: usize = 2000;
+const MOST_RENDERED_BYTES: u64 = 16 << 20;
+
+/// Stands for the generation while that is made.
+const MARK: &str = "@the-generation-of-this-tree@";
 
 /// Files that were read in this planning.
 #[derive(Default)]
@@ -140,6 +147,86 @@ impl Files {
                 let span = Span { file: template.file, ..error.span };
                 let found = Diagnostic::new(span, error.message).also(place.span, "the template is used here");
                 errors.push(error.help.into_iter().fold(found, Diagnostic::help));
+                None
+            }
+        }
+    }
+
+    /// A folder of templates, each rendered; and the tree's generation, which stands in it wherever a template uses that name.
+    /// It is made of the tree as it is with a mark in the generation's place: the same input always gives the same one.
+    pub(super) fn generation(
+        &mut self,
+        relative: &str,
+        place: &mut Place,
+        scope: &mut Scope<'_>,
+        errors: &mut Errors,
+    ) -> Option<(Tree, String)> {
+        let sources = self.tree(relative, place, errors)?;
+        let outer = scope.enter();
+        scope.bind(GENERATION, Known::Ready(Value::from(MARK)));
+        let mut marked = Tree { entries: Vec::new() };
+        let (mut files, mut bytes, mut sound) = (0, 0, true);
+        for entry in &sources.entries {
+            let path = format!("{}/{}", relative.trim_end_matches('/'), entry.path);
+            let kind = match &entry.kind {
+                TreeEntryKind::File { blob, executable } => {
+                    let text = place.contents.read(blob.digest).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok());
+                    let rendered = if text { self.rendered(&path, place, scope, errors) } else { Some(*blob) };
+                    let Some(blob) = rendered else {
+                        sound = false;
+                        continue;
+                    };
+                    files += 1;
+                    bytes += blob.len;
+                    TreeEntryKind::File { blob, executable: *executable }
+                }
+                TreeEntryKind::Link(_) => {
+                    let error = Diagnostic::new(place.span, format!("{path} is a link"));
+                    errors.push(error.help("what is rolled out is files alone: put the file itself there"));
+                    sound = false;
+                    continue;
+                }
+                TreeEntryKind::Directory => TreeEntryKind::Directory,
+            };
+            marked.entries.push(TreeEntry { path: entry.path.clone(), kind });
+        }
+        scope.leave(&outer);
+        if files > MOST_RENDERED || bytes > MOST_RENDERED_BYTES {
+            let message =
+                format!("{relative} makes {files} files with {bytes} bytes: that is more than a configuration");
+            let help = format!("at most {MOST_RENDERED} files, and {} MiB in all", MOST_RENDERED_BYTES >> 20);
+            errors.push(Diagnostic::new(place.span, message).help(help));
+            sound = false;
+        }
+        if sound && files == 0 {
+            errors.push(Diagnostic::new(place.span, format!("there is no file in {relative}")));
+            sound = false;
+        }
+        if !sound {
+            return None;
+        }
+        let generation = marked.digest().short();
+        for entry in &mut marked.entries {
+            let TreeEntryKind::File { blob, .. } = &mut entry.kind else { continue };
+            let Ok(bytes) = place.contents.read(blob.digest) else { continue };
+            if let Ok(text) = std::str::from_utf8(&bytes)
+                && text.contains(MARK)
+            {
+                *blob = place.contents.hold(text.replace(MARK, &generation).into_bytes());
+            }
+        }
+        Some((marked, generation))
+    }
+
+    /// A template that must be known now.
+    fn rendered(&mut self, path: &str, place: &mut Place, scope: &mut Scope<'_>, errors: &mut Errors) -> Option<Blob> {
+        match self.template(path, place, scope, "", errors)? {
+            Arg::Ready(Value::Blob(blob)) => Some(blob),
+            _ => {
+                let message = format!("{path} uses facts or results, which only the host knows");
+                let help =
+                    "a generation must be the same wherever it is rendered: use variables of hosts or nodes instead";
+                errors.push(Diagnostic::new(place.span, message).help(help));
                 None
             }
         }

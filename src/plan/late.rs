@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::expr::{EvalError, evaluate, render};
-use crate::syntax::ast::Expr;
+use crate::source::Span;
+use crate::syntax::ast::{Expr, ExprKind, Name};
 use crate::value::{Map, Value};
 
 /// Something to evaluate on the host just before its step. Its names are checked before the first connection, and
@@ -48,6 +49,19 @@ pub enum LateValue {
 }
 
 impl Late {
+    /// A field of an earlier result, as an expression.
+    pub(super) fn field(result: &str, field: &str) -> Expr {
+        let place = Span::NOWHERE;
+        let name = Expr { kind: ExprKind::Name(result.to_owned()), span: place };
+        let field = Name { text: field.to_owned(), span: place };
+        Expr { kind: ExprKind::Attr(Box::new(name), field), span: place }
+    }
+
+    /// A field of an earlier result.
+    pub(super) fn field_of(result: &str, field: &str, at: &str) -> Self {
+        Self { source: LateSource::Expr(Self::field(result, field)), needs: vec![result.to_owned()], at: at.to_owned() }
+    }
+
     /// Evaluates; `known` holds `facts` and the results of earlier steps by their names.
     ///
     /// # Errors

@@ -9,7 +9,9 @@ use super::errors::Errors;
 use super::expand::{Expander, Shared};
 use super::files::Files;
 use super::inventory::{self, Host, Inventory, Node};
-use super::model::{Arg, Contents, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan};
+use super::model::{
+    Arg, Contents, HostPlan, HostRun, RolloutInfo, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan,
+};
 use super::scope::Scope;
 use super::store::{self, Addresses};
 use crate::book::View;
@@ -18,7 +20,7 @@ use crate::event::Target;
 use crate::playbook::model::{Binding, Play, Playbook};
 use crate::playbook::{self};
 use crate::source::{Sources, Span};
-use crate::value::{Map, Value};
+use crate::value::{Blob, Map, Value};
 
 /// What to plan.
 #[derive(Clone, Debug)]
@@ -39,7 +41,29 @@ pub struct PlanRequest {
     pub run: String,
     /// How the engine runs it.
     pub options: RunOptions,
+    /// What of the playbook.
+    pub part: Part,
+    /// With [`Part::PutBack`]: the run whose confirmed rollouts are undone; none, to put back only what is not confirmed.
+    pub undo: Option<String>,
 }
+
+/// What of a playbook is planned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// Everything, in order.
+    #[default]
+    All,
+    /// The rollouts alone.
+    Rollouts,
+    /// The rollouts alone, and what they rolled out is put back.
+    PutBack,
+}
+
+/// The word by which `--tags` and `--skip-tags` choose rollouts.
+const ROLLOUT_TAG: &str = "rollout";
+
+/// Trees of configuration up to this size travel with the plan, in bytes.
+const INLINE_TREE: u64 = 64 * 1024;
 
 /// Contents up to this length travel with the plan, in bytes: a question costs more than they do.
 const INLINE: u64 = 8 * 1024;
@@ -86,6 +110,8 @@ pub fn make<'p>(
             steps: 0,
         },
         stages: Vec::new(),
+        rollouts: BTreeMap::new(),
+        request,
         of_host: inventory.hosts.iter().map(|_| OfHost::default()).collect(),
     };
     for (number, play) in playbook.plays.iter().enumerate() {
@@ -100,7 +126,7 @@ pub fn make<'p>(
         let error = Diagnostic::new(Span::NOWHERE, format!("{} has no play", request.playbook.display()));
         planner.shared.errors.push(error.help("a playbook does something in `play \"title\" on hosts.GROUP { … }`"));
     }
-    let Planner { shared, stages, of_host, .. } = planner;
+    let Planner { shared, stages, rollouts, of_host, .. } = planner;
     let Shared { contents, errors, .. } = shared;
     let errors = errors.into_inner();
     if !errors.is_empty() {
@@ -119,38 +145,54 @@ pub fn make<'p>(
         };
         HostRun { connection: host.connection.clone(), plan }
     });
-    let run = RunPlan { hosts: hosts.collect(), stages, contents };
+    let run = RunPlan { hosts: hosts.collect(), stages, rollouts, contents };
     Ok((run, inventory))
 }
 
 #[derive(Default)]
-struct OfHost {
-    stages: Vec<Stage>,
-    next_id: u32,
-    facts: bool,
+pub(super) struct OfHost {
+    pub(super) stages: Vec<Stage>,
+    pub(super) next_id: u32,
+    pub(super) facts: bool,
 }
 
-struct Planner<'a, 'p> {
-    playbook: &'p Playbook,
-    inventory: &'a Inventory<'p>,
+pub(super) struct Planner<'a, 'p> {
+    pub(super) playbook: &'p Playbook,
+    pub(super) inventory: &'a Inventory<'p>,
     limit: Limit,
-    shared: Shared<'a>,
-    stages: Vec<StageInfo>,
-    of_host: Vec<OfHost>,
+    pub(super) shared: Shared<'a>,
+    pub(super) stages: Vec<StageInfo>,
+    pub(super) rollouts: BTreeMap<u32, RolloutInfo>,
+    pub(super) request: &'a PlanRequest,
+    pub(super) of_host: Vec<OfHost>,
 }
 
 /// What a play runs over.
 #[derive(Clone, Copy)]
-enum Member {
+pub(super) enum Member {
     Host(usize),
     Node(usize),
 }
 
 impl<'p> Planner<'_, 'p> {
-    fn play(&mut self, number: u32, play: &'p Play) {
+    /// The names of a play's head: no host and no node is known there.
+    pub(super) fn play_scope(&self) -> Scope<'p> {
         let values = inventory::base_values(self.playbook, &self.inventory.set);
         let defined = inventory::definitions(self.playbook, &[], &self.inventory.set);
-        let mut scope = Scope::new(defined, Arc::clone(&self.inventory.shared), values);
+        Scope::new(defined, Arc::clone(&self.inventory.shared), values)
+    }
+
+    /// Whether `--tags` and `--skip-tags` let rollouts through: one is done whole or not at all.
+    fn rolls_out(&self) -> bool {
+        let has = |tags: &[String]| tags.iter().any(|tag| tag == ROLLOUT_TAG);
+        (self.shared.tags.is_empty() || has(self.shared.tags)) && !has(self.shared.skip_tags)
+    }
+
+    fn play(&mut self, number: u32, play: &'p Play) {
+        if self.request.part != Part::All && play.rollout.is_none() || play.rollout.is_some() && !self.rolls_out() {
+            return;
+        }
+        let mut scope = self.play_scope();
         let errors = &mut self.shared.errors;
         let title = scope.now(&play.title, "a play's title", errors).map(|value| value.to_string());
         let names = scope
@@ -164,6 +206,9 @@ impl<'p> Planner<'_, 'p> {
         let title = title.unwrap_or_default();
         let Some(names) = names else { return };
         let sizes = batch.flatten();
+        if let Some(rollout) = &play.rollout {
+            return self.rollout(number, &title, &names, sizes.as_ref(), play, rollout);
+        }
         let members: Vec<Member> = names.iter().filter_map(|name| self.member(name)).collect();
         let mut start = 0;
         let cuts = sizes.map_or_else(|| vec![members.len()], |sizes| sizes.cut(members.len()));
@@ -194,14 +239,16 @@ impl<'p> Planner<'_, 'p> {
         }
         for (host, targets) in parts {
             if let Some(of_host) = self.of_host.get_mut(host) {
-                of_host.stages.push(Stage { number, play: play_number, title: title.to_owned(), batch, targets });
+                let title = title.to_owned();
+                of_host.stages.push(Stage { number, play: play_number, title, batch, rescue: false, targets });
             }
         }
-        self.stages.push(StageInfo { number, play: play_number, title: title.to_owned(), batch, targets });
+        let title = title.to_owned();
+        self.stages.push(StageInfo { number, play: play_number, title, batch, targets, part: None });
     }
 
     /// The host or node of that name, unless `--limit` leaves it out.
-    fn member(&self, name: &str) -> Option<Member> {
+    pub(super) fn member(&self, name: &str) -> Option<Member> {
         let host = self.inventory.hosts.iter().position(|host| host.name == name);
         if let Some(index) = host {
             return self.limit.allows(name, None).then_some(Member::Host(index));
@@ -341,15 +388,31 @@ fn inline(stages: &[Stage], contents: &Contents) -> BTreeMap<crate::value::Diges
     let mut found = BTreeMap::new();
     for step in stages.iter().flat_map(|stage| &stage.targets).flat_map(steps_of) {
         for arg in step.args.values() {
-            if let Arg::Ready(Value::Blob(blob)) = arg
-                && blob.len <= INLINE
-                && let Ok(bytes) = contents.read(blob.digest)
-            {
-                found.insert(blob.digest, bytes.to_vec());
+            let Arg::Ready(value) = arg else { continue };
+            for blob in small(value) {
+                if let Ok(bytes) = contents.read(blob.digest) {
+                    found.insert(blob.digest, bytes.to_vec());
+                }
             }
         }
     }
     found
+}
+
+/// The contents of a value that are not worth a question of their own.
+fn small(value: &Value) -> Vec<Blob> {
+    match value {
+        Value::Blob(blob) if blob.len <= INLINE => vec![*blob],
+        Value::Map(map) => {
+            let blob = |value: &Value| match value {
+                Value::Blob(blob) => Some(*blob),
+                _ => None,
+            };
+            let blobs: Vec<Blob> = map.values().filter_map(blob).collect();
+            if blobs.iter().map(|blob| blob.len).sum::<u64>() <= INLINE_TREE { blobs } else { Vec::new() }
+        }
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]

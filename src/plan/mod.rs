@@ -10,15 +10,17 @@ mod make;
 pub mod model;
 mod network;
 mod pool;
+mod rollout;
 mod scope;
 mod store;
 mod why;
 
 pub use inventory::{Host, Inventory, Node, hosts};
 pub use late::{Late, LateSource, LateValue};
-pub use make::{PlanRequest, load, make};
+pub use make::{Part, PlanRequest, load, make};
 pub use model::{
-    Arg, Connection, Contents, Handler, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan,
+    Arg, Connection, Contents, Handler, HostPlan, HostRun, RolloutInfo, RolloutPart, RunOptions, RunPlan, Stage,
+    StageInfo, Step, TargetPlan,
 };
 pub use store::{book_file, book_of, holders, lans, left_over, slot, stamp};
 pub use why::{Answer, Candidate, why};

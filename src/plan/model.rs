@@ -38,8 +38,8 @@ pub struct RunOptions {
     pub diff: bool,
     /// The time limit of a step that has none of its own.
     pub step_limit: Duration,
-    /// How long to wait for another run that holds the host's lock.
-    pub lock_wait: Duration,
+    /// How long to wait for another run that holds the host's lock; `None` to go beside one, for what stops it.
+    pub lock_wait: Option<Duration>,
 }
 
 /// A play, or one batch of it, as far as it concerns one host. Stages with the same number run side by side on all hosts;
@@ -54,6 +54,8 @@ pub struct Stage {
     pub title: String,
     /// Which batch of how many, from 1.
     pub batch: Option<(u32, u32)>,
+    /// Whether it is done for targets that failed before, too: what puts back must not wait for what is well.
+    pub rescue: bool,
     /// The targets on this host, each with its steps.
     pub targets: Vec<TargetPlan>,
 }
@@ -119,6 +121,8 @@ pub struct RunPlan {
     pub hosts: Vec<HostRun>,
     /// Every stage over all hosts, in order of their numbers.
     pub stages: Vec<StageInfo>,
+    /// The rollouts among the plays, by the play's number.
+    pub rollouts: BTreeMap<u32, RolloutInfo>,
     /// The bytes that hosts may ask for.
     pub contents: Contents,
 }
@@ -145,6 +149,44 @@ pub struct StageInfo {
     pub batch: Option<(u32, u32)>,
     /// The targets over all hosts.
     pub targets: Vec<Target>,
+    /// What it is to its rollout; `None` for a play.
+    pub part: Option<RolloutPart>,
+}
+
+/// A rollout as the coordinator sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RolloutInfo {
+    /// The title.
+    pub title: String,
+    /// The nodes of each batch.
+    pub batches: Vec<Vec<String>>,
+    /// How many nodes may be sick or fail in the whole run.
+    pub budget: usize,
+    /// Whether nothing goes out: everything is put back.
+    pub put_back: bool,
+}
+
+/// What a stage is to its rollout. Batches count from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RolloutPart {
+    /// Everything is laid beside what runs, and tried; nothing that runs is touched.
+    Prepare,
+    /// The balancers send nothing new to a batch.
+    Drain(usize),
+    /// A batch is changed, and must be well.
+    Change(usize),
+    /// The balancers send to it again.
+    Ready(usize),
+    /// It stays well for a while.
+    Settle(usize),
+    /// Every node is done: what was switched is kept.
+    Confirm,
+    /// As [`RolloutPart::Drain`], to put the batch back.
+    DrainBack(usize),
+    /// A batch is put back.
+    Back(usize),
+    /// As [`RolloutPart::Ready`], after it was put back.
+    ReadyBack(usize),
 }
 
 /// How a host is reached.

@@ -9,13 +9,15 @@ mod load;
 pub mod model;
 mod names;
 mod resolve;
+mod rollouts;
 mod tasks;
 
 pub use blocks::{HOST_SETTINGS, PARAM_TYPES};
 pub(crate) use find::{Missing, find};
 pub use load::{Request, load};
 pub use model::Playbook;
-pub use names::{HOST_FIELDS, NODE_FIELDS, RESULT_FIELDS};
+pub use names::{GENERATION, HOST_FIELDS, NODE_FIELDS, RESULT_FIELDS};
 pub use resolve::{NETWORK_SETTINGS, NODE_SETTINGS, RESERVED, STORE_SETTINGS, TOP_WORDS};
+pub use rollouts::{CONFIG_SETTINGS, ROLLOUT_PARTS, ROLLOUT_SETTINGS};
 pub use tasks::BODY_WORDS;
 pub(crate) use tasks::misfit;

@@ -133,7 +133,7 @@ pub struct Role {
     pub body: Vec<Task>,
 }
 
-/// `play "title" on … { … }`
+/// `play "title" on … { … }`, or a rollout.
 #[derive(Clone, Debug)]
 pub struct Play {
     /// The title.
@@ -142,8 +142,61 @@ pub struct Play {
     pub on: Expr,
     /// How many at a time: a count, a share, or a list of these.
     pub batch: Option<Expr>,
-    /// The body.
+    /// The body; a rollout has its sections instead.
     pub body: Vec<Task>,
+    /// What makes it a rollout.
+    pub rollout: Option<Box<Rollout>>,
+}
+
+/// The sections of `rollout "title" on nodes.GROUP batch [1, 25%] { … }`.
+#[derive(Clone, Debug, Default)]
+pub struct Rollout {
+    /// `budget`, `keep`, `settle`, `within`.
+    pub settings: Vec<Binding>,
+    /// Trees of configuration that nodes mount.
+    pub configs: Vec<ConfigTree>,
+    /// How a node is taken out of traffic and put back.
+    pub drain: Option<Drain>,
+    /// What else is done to a node, such as making its container anew.
+    pub change: Vec<Task>,
+    /// What makes a node load what is there: after the change, and after it was put back.
+    pub reload: Vec<Task>,
+    /// What must hold before the next batch.
+    pub healthy: Vec<Task>,
+    /// The head of the block.
+    pub span: Span,
+}
+
+impl Rollout {
+    /// The bodies of all sections.
+    pub fn bodies(&self) -> impl Iterator<Item = &Vec<Task>> {
+        let drain = self.drain.iter().map(|drain| &drain.body);
+        drain.chain([&self.change, &self.reload, &self.healthy])
+    }
+}
+
+/// `config "/path" { from = … }`: a directory that nodes mount, filled from a folder of templates.
+#[derive(Clone, Debug)]
+pub struct ConfigTree {
+    /// The directory on the host; nodes of one host with the same one share it.
+    pub path: Expr,
+    /// `from`, `inside`.
+    pub settings: Vec<Binding>,
+    /// How it is tried before any node sees it.
+    pub trial: Option<StepDef>,
+    /// The head of the block.
+    pub span: Span,
+}
+
+/// `drain on hosts.GROUP { … }`
+#[derive(Clone, Debug)]
+pub struct Drain {
+    /// The hosts of the balancer.
+    pub on: Expr,
+    /// Its tasks, of the kind `backend`: once for each node.
+    pub body: Vec<Task>,
+    /// The word.
+    pub span: Span,
 }
 
 /// A line in a play's or role's body.

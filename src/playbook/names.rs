@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::{Binding, Common, HostItem, Playbook, StepDef, Task};
+use super::model::{Binding, Common, HostItem, Playbook, Rollout, StepDef, Task};
 use super::tasks::misfit;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::expr::{FreeName, filter_names, free_names, test_names};
@@ -16,6 +16,9 @@ pub const NODE_FIELDS: [&str; 6] = ["address", "host", "index", "name", "network
 
 /// What `host.` holds.
 pub const HOST_FIELDS: [&str; 2] = ["address", "name"];
+
+/// What a rollout's templates and sections know the configuration by: its generation.
+pub const GENERATION: &str = "generation";
 
 /// What every result holds.
 pub const RESULT_FIELDS: [&str; 3] = ["changed", "failed", "skipped"];
@@ -33,6 +36,9 @@ pub(super) fn check(playbook: &Playbook, set: &BTreeSet<String>, sources: &Sourc
             checker.expr(batch, &Scope::new(false, false));
         }
         checker.body(&play.body, &mut scope);
+        if let Some(rollout) = &play.rollout {
+            checker.rollout(rollout);
+        }
     }
     for role in playbook.roles.values() {
         let mut scope = Scope::new(true, true);
@@ -57,7 +63,9 @@ fn results(playbook: &Playbook) -> BTreeSet<String> {
         }
     }
     let mut found = BTreeSet::new();
-    let bodies = playbook.plays.iter().map(|play| &play.body).chain(playbook.roles.values().map(|role| &role.body));
+    let sections = playbook.plays.iter().filter_map(|play| play.rollout.as_deref()).flat_map(Rollout::bodies);
+    let bodies = playbook.plays.iter().map(|play| &play.body).chain(sections);
+    let bodies = bodies.chain(playbook.roles.values().map(|role| &role.body));
     bodies.for_each(|body| collect(body, &mut found));
     found
 }
@@ -137,6 +145,27 @@ impl Checker<'_> {
         for group in &playbook.nodes {
             self.bindings(&group.settings, &Scope::new(true, false));
             self.bindings(&group.vars, &on_hosts);
+        }
+    }
+
+    /// Each section is a small play of its own.
+    fn rollout(&mut self, rollout: &Rollout) {
+        let now = Scope::new(true, false);
+        self.bindings(&rollout.settings, &Scope::new(false, false));
+        if let Some(drain) = &rollout.drain {
+            self.expr(&drain.on, &Scope::new(false, false));
+        }
+        for config in &rollout.configs {
+            self.expr(&config.path, &now);
+            self.bindings(&config.settings, &now);
+            if let Some(trial) = &config.trial {
+                self.step(trial, &mut Scope::new(true, true));
+            }
+        }
+        for body in rollout.bodies() {
+            let mut scope = Scope::new(true, true);
+            scope.locals.extend((!rollout.configs.is_empty()).then(|| GENERATION.to_owned()));
+            self.body(body, &mut scope);
         }
     }
 

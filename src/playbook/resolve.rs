@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use super::load::Tree;
 use super::model::{HostGroup, Layer, Network, NodeGroup, Play, Playbook, Role, StoreDef, Variable};
-use super::{blocks, tasks};
+use super::{blocks, rollouts, tasks};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
 use crate::syntax::ast::{Block, Expr, ExprKind, Item, Name, Statement, StatementKind, TextPart};
 
 /// The words that may open a block at the top of a file.
-pub const TOP_WORDS: [&str; 8] = ["import", "vars", "hosts", "store", "network", "nodes", "role", "play"];
+pub const TOP_WORDS: [&str; 9] = ["import", "vars", "hosts", "store", "network", "nodes", "role", "play", "rollout"];
 
 /// The settings of a `network` block.
 pub const NETWORK_SETTINGS: [&str; 24] = [
@@ -123,7 +123,7 @@ impl Resolver<'_> {
             "store" => self.store(block, layer),
             "network" => self.network(block),
             "nodes" => self.nodes(block),
-            "play" => self.play(block),
+            "play" | "rollout" => self.play(block),
             word => {
                 let span = block.word.span;
                 let error = if crate::resource::kinds::schema(word).is_some() || self.role_names.contains(word) {
@@ -132,7 +132,7 @@ impl Resolver<'_> {
                 } else if word == "host" {
                     Diagnostic::new(span, "a host stands in a group of hosts")
                         .help("wrap it: `hosts GROUP { host \"web1\" { address = 10.0.0.1 } }`")
-                } else if matches!(word, "rollout" | "logs") {
+                } else if word == "logs" {
                     Diagnostic::new(span, format!("`{word}` is not built yet")).help("see CHANGELOG.md for what is")
                 } else {
                     let known = format!("a file holds {}", TOP_WORDS.join(", "));
@@ -229,9 +229,12 @@ impl Resolver<'_> {
     }
 
     fn play(&mut self, block: &Block) {
+        let is_rollout = block.word.text == "rollout";
         let Some(title) = block.label.clone() else {
-            let error = Diagnostic::new(block.word.span, "a play needs a title");
-            self.errors.push(error.help("`play \"what it does\" on hosts.GROUP { … }`"));
+            let what = &block.word.text;
+            let error = Diagnostic::new(block.word.span, format!("a {what} needs a title"));
+            let on = if is_rollout { "nodes.GROUP" } else { "hosts.GROUP" };
+            self.errors.push(error.help(format!("`{what} \"what it does\" on {on} {{ … }}`")));
             return;
         };
         let (mut on, mut batch) = (None, None);
@@ -240,7 +243,7 @@ impl Resolver<'_> {
                 "on" => &mut on,
                 "batch" => &mut batch,
                 other => {
-                    let message = format!("a play has no clause `{other}`");
+                    let message = format!("a {} has no clause `{other}`", block.word.text);
                     self.errors.push(Diagnostic::new(clause.word.span, message).help("it has `on` and `batch`"));
                     continue;
                 }
@@ -251,13 +254,22 @@ impl Resolver<'_> {
             }
         }
         tasks::needs_body(block, &mut self.errors);
-        let body = tasks::body(block.body.as_deref().unwrap_or(&[]), &self.role_names, &mut self.errors);
+        let (mut body, mut rollout) = (Vec::new(), None);
+        if is_rollout {
+            rollout = Some(Box::new(rollouts::rollout(block, &self.role_names, &mut self.errors)));
+        } else {
+            body = tasks::body(block.body.as_deref().unwrap_or(&[]), &self.role_names, &mut self.errors);
+        }
         match on {
-            Some(on) => self.playbook.plays.push(Play { title, on, batch, body }),
+            Some(on) => self.playbook.plays.push(Play { title, on, batch, body, rollout }),
             None => {
-                let error = Diagnostic::new(block.word.span.to(title.span), "the play does not say what it runs over");
-                let help = "add `on hosts.GROUP`, `on hosts.all` or `on nodes.GROUP` after the title";
-                self.errors.push(error.help(help));
+                let message = format!("the {} does not say what it runs over", block.word.text);
+                let error = Diagnostic::new(block.word.span.to(title.span), message);
+                self.errors.push(error.help(if is_rollout {
+                    "add `on nodes.GROUP` after the title"
+                } else {
+                    "add `on hosts.GROUP`, `on hosts.all` or `on nodes.GROUP` after the title"
+                }));
             }
         }
     }

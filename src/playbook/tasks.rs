@@ -125,7 +125,7 @@ fn first_line(schema: &Schema) -> String {
     if line.ends_with('{') { format!("{line} … }}") } else { line.to_owned() }
 }
 
-fn step(schema: &'static Schema, block: &Block, errors: &mut Vec<Diagnostic>) -> Option<StepDef> {
+pub(super) fn step(schema: &'static Schema, block: &Block, errors: &mut Vec<Diagnostic>) -> Option<StepDef> {
     let mut args: Vec<Binding> = Vec::new();
     let title = schema.title();
     let span = block.label.as_ref().map_or(block.word.span, |label| block.word.span.to(label.span));

@@ -174,6 +174,8 @@ pub fn request(playbook: std::path::PathBuf) -> fanli::plan::PlanRequest {
         tags: Vec::new(),
         skip_tags: Vec::new(),
         run: "tests".to_owned(),
-        options: fanli::plan::RunOptions { check: true, diff: false, step_limit, lock_wait },
+        options: fanli::plan::RunOptions { check: true, diff: false, step_limit, lock_wait: Some(lock_wait) },
+        part: fanli::plan::Part::All,
+        undo: None,
     }
 }

@@ -1,6 +1,7 @@
 //! Whole plays on this machine: the language, the plan, the wire, the helper and the engine as one.
 
 mod network;
+mod rollout;
 mod engine;
 mod run;
 mod signals;

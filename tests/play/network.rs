@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fanli::plan::{self, Arg, PlanRequest, RunOptions, RunPlan};
+use fanli::plan::{self, Arg, Part, PlanRequest, RunOptions, RunPlan};
 use fanli::source::Sources;
 use fanli::value::{Map, Value};
 
@@ -17,7 +17,7 @@ fn planned(network: &str, body: &str) -> Result<RunPlan, String> {
     );
     std::fs::write(&path, text).unwrap();
     let second = std::time::Duration::from_secs(1);
-    let options = RunOptions { check: true, diff: false, step_limit: second, lock_wait: second };
+    let options = RunOptions { check: true, diff: false, step_limit: second, lock_wait: Some(second) };
     let request = PlanRequest {
         playbook: path,
         env: None,
@@ -27,6 +27,8 @@ fn planned(network: &str, body: &str) -> Result<RunPlan, String> {
         skip_tags: Vec::new(),
         run: "test".to_owned(),
         options,
+        part: Part::All,
+        undo: None,
     };
     let mut sources = Sources::default();
     let (playbook, found) = plan::load(&request, &mut sources);

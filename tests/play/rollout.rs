@@ -1,0 +1,129 @@
+//! How a rollout is planned: which nodes go together, in which batch, and what each stage holds.
+
+use std::fmt::Write as _;
+
+use fanli::plan::{self, Arg, Part, RolloutPart, RolloutPart as P, RunPlan};
+use fanli::source::Sources;
+use fanli::value::Value;
+
+const HEAD: &str = r#"
+hosts docker { host "h1" { address = 10.0.0.1 }  host "h2" { address = 10.0.0.2 } }
+hosts balancers { host "lb" { address = 10.0.0.3 } }
+nodes web { count = 6  on = hosts.docker  name = "web{{ node.index }}" }
+"#;
+
+fn planned(rollout: &str, template: &str, change: impl Fn(&mut plan::PlanRequest)) -> Result<RunPlan, String> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("conf")).unwrap();
+    std::fs::write(dir.path().join("conf/httpd.conf"), template).unwrap();
+    std::fs::write(dir.path().join("web.fp"), format!("{HEAD}{rollout}")).unwrap();
+    let mut request = crate::common::request(dir.path().join("web.fp"));
+    change(&mut request);
+    let mut sources = Sources::default();
+    let (playbook, found) = plan::load(&request, &mut sources);
+    let made = plan::make(&playbook, found, &request, &mut sources, &mut fanli::book::View::new("tests"));
+    made.map(|(run, _)| run).map_err(|errors| {
+        errors.iter().fold(String::new(), |mut text, error| {
+            let _ = writeln!(text, "{} {:?}", error.message, error.help);
+            text
+        })
+    })
+}
+
+fn rollout(path: &str, batch: &str) -> String {
+    format!(
+        "rollout \"r\" on nodes.web batch {batch} {{\n  settle = 1s\n  config \"{path}\" {{ from = \"conf\" }}\n  \
+         drain on hosts.balancers {{ backend node.name {{ haproxy = \"/run/haproxy.sock\"  pool = \"web\" }} }}\n  \
+         reload {{ command [\"reload\", node.name, generation] }}\n  healthy {{ command [\"look\", generation] }}\n}}\n"
+    )
+}
+
+fn batches(run: &RunPlan) -> Vec<Vec<&str>> {
+    let info = run.rollouts.values().next().unwrap();
+    info.batches.iter().map(|batch| batch.iter().map(String::as_str).collect()).collect()
+}
+
+#[test]
+fn nodes_that_share_a_directory_go_together() {
+    let own = planned(&rollout("/data/{{ node.name }}", "[1, 2, 100%]"), "x\n", |_| {}).unwrap();
+    assert_eq!(batches(&own), [vec!["web1"], vec!["web2", "web3"], vec!["web4", "web5", "web6"]]);
+    // Two copies on each host; nodes are spread in turn, so h1 carries 1, 3, 5.
+    let copies = planned(&rollout("/data/{{ node.index > 3 }}", "[1, 100%]"), "x\n", |_| {}).unwrap();
+    assert_eq!(batches(&copies), [vec!["web1", "web3"], vec!["web2", "web4", "web6", "web5"]]);
+    // One for all of a host: it is more than the batch, and goes all the same.
+    let one = planned(&rollout("/data/conf", "1"), "x\n", |_| {}).unwrap();
+    assert_eq!(batches(&one), [vec!["web1", "web3", "web5"], vec!["web2", "web4", "web6"]]);
+}
+
+#[test]
+fn what_is_shared_must_be_alike_and_is_never_torn() {
+    let said = planned(&rollout("/data/conf", "1"), "{{ node.name }}\n", |_| {}).unwrap_err();
+    assert!(said.contains("web1 and web3 share /data/conf, and their files differ"), "{said}");
+    let limit = |request: &mut plan::PlanRequest| request.limit = Some("web1,web2".to_owned());
+    let said = planned(&rollout("/data/conf", "1"), "x\n", limit).unwrap_err();
+    assert!(said.contains("--limit leaves out web3, which mounts the same configuration as web1"), "{said}");
+    let own = planned(&rollout("/data/{{ node.name }}", "1"), "{{ node.name }}\n", limit).unwrap();
+    assert_eq!(batches(&own), [vec!["web1"], vec!["web2"]]);
+    // The balancer is told of them all the same.
+    assert!(own.hosts.iter().any(|host| host.plan.host == "lb"));
+}
+
+#[test]
+fn the_same_input_has_the_same_generation_and_it_stands_in_the_files() {
+    let generation = |run: &RunPlan| -> (String, String) {
+        let steps = run.hosts.iter().flat_map(|host| &host.plan.stages).flat_map(|stage| &stage.targets);
+        let slot = steps.flat_map(|target| &target.steps).find(|step| step.kind == "slot").unwrap();
+        let Some(Arg::Ready(Value::Str(id))) = slot.args.get("generation") else { panic!("{slot:?}") };
+        let Some(Arg::Ready(Value::Map(files))) = slot.args.get("files") else { panic!("{slot:?}") };
+        let Some(Value::Blob(blob)) = files.get("httpd.conf") else { panic!("{files:?}") };
+        (id.clone(), String::from_utf8(run.contents.read(blob.digest).unwrap().to_vec()).unwrap())
+    };
+    let make = |template: &str| planned(&rollout("/data/{{ node.name }}", "1"), template, |_| {}).unwrap();
+    let (first, text) = generation(&make("is {{ generation }}\n"));
+    assert_eq!(text, format!("is {first}\n"));
+    assert_eq!(generation(&make("is {{ generation }}\n")).0, first);
+    assert_ne!(generation(&make("is  {{ generation }}\n")).0, first);
+}
+
+#[test]
+fn every_stage_is_there_forwards_and_backwards() {
+    let run = planned(&rollout("/data/{{ node.name }}", "50%"), "x\n", |_| {}).unwrap();
+    let parts: Vec<RolloutPart> = run.stages.iter().filter_map(|stage| stage.part).collect();
+    let forwards = [P::Prepare, P::Drain(0), P::Change(0), P::Ready(0), P::Settle(0)];
+    let more = [P::Drain(1), P::Change(1), P::Ready(1), P::Settle(1), P::Confirm];
+    let back = [P::DrainBack(1), P::Back(1), P::ReadyBack(1), P::DrainBack(0), P::Back(0), P::ReadyBack(0)];
+    assert_eq!(parts, [&forwards[..], &more, &back].concat());
+    // On the way back the checks ask for what was there before, which only the host knows.
+    let stage = |part: RolloutPart| run.stages.iter().find(|stage| stage.part == Some(part)).unwrap().number;
+    let steps = |part: RolloutPart| -> Vec<&plan::Step> {
+        let stages = run.hosts.iter().flat_map(|host| &host.plan.stages);
+        let targets = stages.filter(|one| one.number == stage(part)).flat_map(|one| &one.targets);
+        targets.flat_map(|target| &target.steps).collect()
+    };
+    let late = |part: RolloutPart| {
+        steps(part).iter().any(|step| step.kind == "command" && matches!(step.args.get("argv"), Some(Arg::Late(_))))
+    };
+    assert!(late(P::Back(0)) && !late(P::Change(0)));
+    for part in [P::Ready(0), P::Back(0)] {
+        let rescue = run.hosts.iter().flat_map(|host| &host.plan.stages).find(|one| one.number == stage(part)).unwrap();
+        assert!(rescue.rescue, "{part:?}");
+    }
+}
+
+#[test]
+fn a_part_of_a_playbook() {
+    let text =
+        format!("play \"p\" on hosts.docker {{ command [\"true\"] }}\n{}", rollout("/data/{{ node.name }}", "1"));
+    let titles = |change: &dyn Fn(&mut plan::PlanRequest)| -> Vec<String> {
+        let run = planned(&text, "x\n", change).unwrap();
+        let mut titles: Vec<String> = run.stages.iter().map(|stage| stage.title.clone()).collect();
+        titles.dedup();
+        titles
+    };
+    assert_eq!(titles(&|_| {}), ["p", "r"]);
+    assert_eq!(titles(&|request| request.part = Part::Rollouts), ["r"]);
+    assert_eq!(titles(&|request| request.tags = vec!["rollout".to_owned()]), ["r"]);
+    assert_eq!(titles(&|request| request.skip_tags = vec!["rollout".to_owned()]), ["p"]);
+    let run = planned(&text, "x\n", |request| request.part = Part::PutBack).unwrap();
+    assert!(run.rollouts.values().all(|info| info.put_back));
+}
