@@ -5,6 +5,7 @@
 
 pub mod ask;
 mod channel;
+mod rollout;
 mod stages;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::plan::RunPlan;
 use crate::remote::Reach;
 use crate::remote::helper::ABORT;
+use rollout::Rollout;
 use stages::Stages;
 
 /// A run's name and circumstances.
@@ -56,7 +58,7 @@ pub async fn run(
     events: mpsc::UnboundedSender<Event>,
     mut stop: watch::Receiver<Stop>,
 ) -> Verdict {
-    let RunPlan { hosts, stages, contents } = plan;
+    let RunPlan { hosts, stages, rollouts, contents } = plan;
     let names: Vec<String> = hosts.iter().map(|host| host.plan.host.clone()).collect();
     let mut hub = Hub {
         started: Instant::now(),
@@ -67,6 +69,7 @@ pub async fn run(
         unreachable: false,
         aborted: false,
         internal: false,
+        refused: false,
     };
     let steps = hosts.iter().flat_map(|host| &host.plan.stages).flat_map(|stage| &stage.targets);
     let steps = steps.map(|target| target.steps.len()).sum::<usize>();
@@ -97,7 +100,8 @@ pub async fn run(
         tasks.spawn(channel.run());
     }
     drop(reports);
-    let mut stages = Stages::new(stages, names);
+    let rollouts = rollouts.into_iter().map(|(play, info)| (play, Rollout::new(info, header.check))).collect();
+    let mut stages = Stages::new(stages, rollouts, names);
     stages.advance(&orders, &mut hub);
     let mut deadline: Option<tokio::time::Instant> = None;
     while !stages.all_ended() {
@@ -108,13 +112,14 @@ pub async fn run(
                 stages.hear(number, &event.kind);
                 hub.forward(event);
                 stages.advance(&orders, &mut hub);
+                hub.refused |= stages.refused();
             }
             changed = stop.changed(), if deadline.is_none_or(|_| *stop.borrow() < Stop::Now) => {
                 let wanted = if changed.is_ok() { *stop.borrow() } else { Stop::No };
                 if wanted >= Stop::InOrder {
                     hub.aborted = true;
                     deadline.get_or_insert(tokio::time::Instant::now() + ABORT + GRACE);
-                    stages::tell(&orders, channel::Order::Stop);
+                    stages::tell(&orders, &channel::Order::Stop);
                 }
                 if wanted == Stop::Now || changed.is_err() && deadline.is_some() {
                     break;
@@ -156,6 +161,8 @@ struct Hub {
     unreachable: bool,
     aborted: bool,
     internal: bool,
+    /// Whether a rollout came to another end than the declared one.
+    refused: bool,
 }
 
 impl Hub {
@@ -194,7 +201,7 @@ impl Hub {
     fn verdict(&self, check: bool) -> Verdict {
         if self.aborted {
             Verdict::Aborted
-        } else if !self.failed.is_empty() || self.internal {
+        } else if !self.failed.is_empty() || self.internal || self.refused {
             Verdict::Failed
         } else if self.unreachable {
             Verdict::Unreachable

@@ -142,8 +142,17 @@ pub enum EventKind {
         play: String,
         /// Which batch of how many, counted from 1, when the play has batches.
         batch: Option<(u32, u32)>,
+        /// What it is to its rollout, in a word; nothing for a play.
+        phase: Option<Phase>,
         /// What it runs over.
         targets: Vec<Target>,
+    },
+    /// A rollout says how it stands: said by the coordinator with an empty host.
+    Rollout {
+        /// Its title.
+        title: String,
+        /// What is new.
+        news: RolloutNews,
     },
     /// A step begins.
     StepStarted {
@@ -200,6 +209,87 @@ pub enum EventKind {
         tally: Tally,
         /// The run's verdict.
         verdict: Verdict,
+    },
+}
+
+/// What a stage of a rollout does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Lays out what is new beside what runs, tries it, and looks how the nodes are.
+    Prepare,
+    /// Takes nodes out of traffic, and waits until they have answered what they had begun.
+    Drain,
+    /// Switches and reloads nodes, and waits until they are well.
+    Change,
+    /// Puts nodes back into traffic.
+    Ready,
+    /// Waits whether they stay well.
+    Settle,
+    /// Makes it final on every host.
+    Confirm,
+    /// Puts nodes back to what they had before.
+    PutBack,
+}
+
+/// How a rollout stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RolloutNews {
+    /// Every node has it already.
+    Nothing {
+        /// How many nodes there are.
+        nodes: u32,
+    },
+    /// It goes out.
+    Begins {
+        /// How many nodes need it.
+        nodes: u32,
+        /// Of how many.
+        of: u32,
+        /// How many nodes each batch takes: the largest is how many are down at once at the most.
+        batches: Vec<u32>,
+    },
+    /// It was not good enough to go anywhere: no node was touched.
+    Refused {
+        /// The nodes whose preparation failed.
+        failed: Vec<String>,
+    },
+    /// More nodes are sick than may be, before anything was touched.
+    Sick {
+        /// Which.
+        nodes: Vec<String>,
+        /// How many may be.
+        budget: u32,
+    },
+    /// More nodes failed than may: everything that was touched is put back.
+    PutsBack {
+        /// Which failed.
+        failed: Vec<String>,
+        /// How many may.
+        budget: u32,
+        /// How many nodes are put back.
+        nodes: u32,
+    },
+    /// A person has halted rollouts: nothing more is done.
+    Halted {
+        /// How many nodes have what is new.
+        nodes: u32,
+    },
+    /// Everything that was touched is as it was before.
+    PutBack {
+        /// How many nodes.
+        nodes: u32,
+    },
+    /// Nodes could not be put back; nothing more was done.
+    NotPutBack {
+        /// Which.
+        nodes: Vec<String>,
+    },
+    /// Every node has it, but for those that failed within the budget.
+    Done {
+        /// How many nodes were changed.
+        nodes: u32,
+        /// Those that failed.
+        left: Vec<String>,
     },
 }
 

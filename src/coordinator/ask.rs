@@ -43,14 +43,33 @@ pub type Answer = Result<Vec<Result<Map, Failure>>, Failure>;
 
 /// Asks every host, `forks` at a time. There is an answer for each.
 pub async fn ask(questions: Vec<Question>, name: &str, reach: Arc<Reach>, forks: usize) -> BTreeMap<String, Answer> {
+    carry(questions, (name, Hand::Looks, Some(LOCK)), reach, forks).await
+}
+
+/// Whether hosts are only looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hand {
+    Looks,
+    Changes,
+}
+
+/// Has every host do its tasks; `lock_wait` is how long another run may hold it before that, `None` to go beside one.
+async fn carry(
+    questions: Vec<Question>,
+    (name, hand, lock_wait): (&str, Hand, Option<Duration>),
+    reach: Arc<Reach>,
+    forks: usize,
+) -> BTreeMap<String, Answer> {
+    let check = hand == Hand::Looks;
+    let options = RunOptions { check, diff: false, step_limit: LOOK, lock_wait };
     let run_name = format!("look-{}-{}", name, std::process::id());
     let counts: BTreeMap<String, usize> =
         questions.iter().map(|question| (question.host.clone(), question.tasks.len())).collect();
     let targets = questions.iter().map(|question| Target { host: question.host.clone(), node: None }).collect();
-    let info = StageInfo { number: 1, play: 1, title: name.to_owned(), batch: None, targets };
-    let hosts = questions.into_iter().map(|question| host_run(question, &run_name, name)).collect();
-    let plan = RunPlan { hosts, stages: vec![info], contents: Contents::default() };
-    let header = Header { run: run_name, playbook: String::new(), check: true, forks };
+    let info = StageInfo { number: 1, play: 1, title: name.to_owned(), batch: None, targets, part: None };
+    let hosts = questions.into_iter().map(|question| host_run(question, &run_name, name, options)).collect();
+    let plan = RunPlan { hosts, stages: vec![info], rollouts: BTreeMap::new(), contents: Contents::default() };
+    let header = Header { run: run_name, playbook: String::new(), check, forks };
     let (events, mut stream) = mpsc::unbounded_channel();
     let (_keep, stop) = watch::channel(Stop::No);
     let work = run(plan, header, reach, events, stop);
@@ -108,13 +127,37 @@ pub async fn statuses(
     one_look(hosts, ("attachments", "status"), &Map::new(), Watched::from_output, reach, forks).await
 }
 
-/// What every host remembers of its slots, and whether its rollouts are halted; as [`survey`].
+/// What every host shows of its rollouts; as [`survey`], but beside a run that is at work: that is when people ask.
 pub async fn rollouts(
     hosts: Vec<(String, Connection)>,
     reach: Arc<Reach>,
     forks: usize,
 ) -> BTreeMap<String, Result<Rollouts, Failure>> {
-    one_look(hosts, ("slots", "rollout"), &Map::new(), Rollouts::from_output, reach, forks).await
+    let question = |(host, connection)| Question { host, connection, tasks: vec![("slots".to_owned(), Map::new())] };
+    let answers = carry(hosts.into_iter().map(question).collect(), ("slots", Hand::Looks, None), reach, forks).await;
+    answers
+        .into_iter()
+        .map(|(host, answer)| (host, first(answer).and_then(|map| Rollouts::from_output(&map))))
+        .collect()
+}
+
+/// Halts rollouts on every host with that reason, or lets them go on; beside a run that is at work, as it is to stop that.
+pub async fn halts(
+    hosts: Vec<(String, Connection)>,
+    because: Option<String>,
+    by: String,
+    reach: Arc<Reach>,
+    forks: usize,
+) -> BTreeMap<String, Answer> {
+    let mut args = Map::new();
+    let state = if because.is_some() { "present" } else { "absent" };
+    args.insert("state".to_owned(), Value::from(state));
+    if let Some(because) = because {
+        let told = [("reason", because), ("by", by)].into_iter().filter(|(_, text)| !text.is_empty());
+        args.extend(told.map(|(name, text)| (name.to_owned(), Value::Str(text))));
+    }
+    let question = |(host, connection)| Question { host, connection, tasks: vec![("halt".to_owned(), args.clone())] };
+    carry(hosts.into_iter().map(question).collect(), ("halt", Hand::Changes, None), reach, forks).await
 }
 
 /// Asks every host one thing.
@@ -128,11 +171,13 @@ async fn one_look<T>(
 ) -> BTreeMap<String, Result<T, Failure>> {
     let question = |(host, connection)| Question { host, connection, tasks: vec![(kind.to_owned(), args.clone())] };
     let answers = ask(hosts.into_iter().map(question).collect(), name, reach, forks).await;
-    let read = |answer: Answer| {
-        let first = answer?.into_iter().next();
-        read(&first.ok_or_else(|| Failure::of(FailureKind::Internal, "the host gave nothing"))??)
-    };
-    answers.into_iter().map(|(host, answer)| (host, read(answer))).collect()
+    answers.into_iter().map(|(host, answer)| (host, first(answer).and_then(|map| read(&map)))).collect()
+}
+
+/// What the only task gave.
+fn first(answer: Answer) -> Result<Map, Failure> {
+    let first = answer?.into_iter().next();
+    first.ok_or_else(|| Failure::of(FailureKind::Internal, "the host gave nothing"))?
 }
 
 fn result(outcome: Outcome, output: Map) -> Result<Map, Failure> {
@@ -143,7 +188,7 @@ fn result(outcome: Outcome, output: Map) -> Result<Map, Failure> {
     }
 }
 
-fn host_run(question: Question, run: &str, title: &str) -> HostRun {
+fn host_run(question: Question, run: &str, title: &str, options: RunOptions) -> HostRun {
     let Question { host, connection, tasks } = question;
     let steps = tasks.into_iter().zip(1..).map(|((kind, args), id)| Step {
         id,
@@ -159,8 +204,8 @@ fn host_run(question: Question, run: &str, title: &str) -> HostRun {
     });
     let target = Target { host: host.clone(), node: None };
     let target = TargetPlan { target, steps: steps.collect(), handlers: Vec::new() };
-    let stage = Stage { number: 1, play: 1, title: title.to_owned(), batch: None, targets: vec![target] };
-    let options = RunOptions { check: true, diff: false, step_limit: LOOK, lock_wait: LOCK };
+    let stage =
+        Stage { number: 1, play: 1, title: title.to_owned(), batch: None, rescue: false, targets: vec![target] };
     let plan =
         HostPlan { run: run.to_owned(), host, stages: vec![stage], blobs: BTreeMap::new(), facts: false, options };
     HostRun { connection, plan }

@@ -13,10 +13,10 @@ use crate::remote::{Link, Output, Reach, Tail, connect};
 use crate::value::Digest;
 
 /// What the coordinator asks of a channel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Order {
-    /// Stages up to this number may run.
-    Go { stage: u32 },
+    /// Stages up to this number may run; that one without these nodes.
+    Go { stage: u32, without: Vec<String> },
     /// These stages do not take place.
     Skip { from: u32, to: u32 },
     /// No further step may start.
@@ -139,7 +139,7 @@ impl Channel {
 
 fn message(order: Order) -> ToHelper {
     match order {
-        Order::Go { stage } => ToHelper::Go { stage },
+        Order::Go { stage, without } => ToHelper::Go { stage, without },
         Order::Skip { from, to } => ToHelper::Skip { from, to },
         Order::Stop => ToHelper::Stop,
     }

@@ -1,17 +1,20 @@
 //! Which stage may run now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::mpsc;
 
 use super::Hub;
 use super::channel::Order;
-use crate::event::EventKind;
-use crate::plan::StageInfo;
+use super::rollout::{Decision, Rollout, STANDING};
+use crate::event::{EventKind, Outcome, Phase, Target};
+use crate::plan::{RolloutPart, StageInfo};
+use crate::resource::rollout::HALTED;
 
 /// The stages of a run and how far each host is.
 pub(super) struct Stages {
     list: Vec<StageInfo>,
+    rollouts: BTreeMap<u32, Rollout>,
     names: Vec<String>,
     /// Hosts that came to their end, one way or another.
     ended: BTreeSet<usize>,
@@ -21,25 +24,41 @@ pub(super) struct Stages {
     next: usize,
     /// Plays that a failed batch has stopped.
     stopped_plays: BTreeSet<u32>,
-    /// The play of the current stage, when it has batches.
-    batched: Option<u32>,
+    /// The current stage.
+    current: Option<Current>,
+}
+
+/// The stage that runs, as far as its outcome matters to others.
+struct Current {
+    play: u32,
+    /// Whether its failures stop the play's later batches.
+    batched: bool,
+    part: Option<RolloutPart>,
+    targets: Vec<Target>,
+    failed: BTreeSet<String>,
 }
 
 impl Stages {
-    pub(super) fn new(list: Vec<StageInfo>, names: Vec<String>) -> Self {
+    pub(super) fn new(list: Vec<StageInfo>, rollouts: BTreeMap<u32, Rollout>, names: Vec<String>) -> Self {
         Self {
             list,
+            rollouts,
             names,
             ended: BTreeSet::new(),
             waiting: BTreeSet::new(),
             next: 0,
             stopped_plays: BTreeSet::new(),
-            batched: None,
+            current: None,
         }
     }
 
     pub(super) fn all_ended(&self) -> bool {
         self.ended.len() == self.names.len()
+    }
+
+    /// Whether a rollout came to another end than the declared one.
+    pub(super) fn refused(&self) -> bool {
+        self.rollouts.values().any(Rollout::is_refused)
     }
 
     /// The names of hosts that never came to an end.
@@ -51,16 +70,32 @@ impl Stages {
     /// Takes note of what a host says.
     pub(super) fn hear(&mut self, number: usize, kind: &EventKind) {
         match kind {
+            EventKind::StepFinished { step, outcome, output, .. } if step.kind == STANDING => {
+                let told = !matches!(outcome, Outcome::Failed(..));
+                let rollout = self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play));
+                if let Some(rollout) = rollout.filter(|_| told) {
+                    rollout.standing(&step.target, output);
+                }
+            }
+            EventKind::StepFinished { step, outcome: Outcome::Failed(failure, _), .. }
+                if failure.facts.contains_key(HALTED) =>
+            {
+                let rollout = self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play));
+                if let Some(rollout) = rollout {
+                    rollout.halted(&step.target);
+                }
+            }
             EventKind::StageFinished { failed, .. } => {
                 self.waiting.remove(&number);
-                if !failed.is_empty() {
-                    self.stopped_plays.extend(self.batched);
-                }
+                self.came_not_through(failed);
             }
             EventKind::HostFinished { .. } | EventKind::HostLost { .. } => {
                 if self.waiting.remove(&number) {
-                    // It was lost in the middle of a batch: its nodes did not come through.
-                    self.stopped_plays.extend(self.batched);
+                    // It was lost in the middle: its nodes did not come through.
+                    let name = self.names.get(number).cloned().unwrap_or_default();
+                    let current = self.current.iter().flat_map(|current| &current.targets);
+                    let lost: Vec<Target> = current.filter(|target| target.host == name).cloned().collect();
+                    self.came_not_through(&lost);
                 }
                 self.ended.insert(number);
             }
@@ -68,14 +103,21 @@ impl Stages {
         }
     }
 
+    fn came_not_through(&mut self, failed: &[Target]) {
+        let Some(current) = self.current.as_mut().filter(|_| !failed.is_empty()) else { return };
+        self.stopped_plays.extend(current.batched.then_some(current.play));
+        current.failed.extend(failed.iter().filter_map(|target| target.node.clone()));
+    }
+
     /// Gives the word for what may run now.
     pub(super) fn advance(&mut self, orders: &[mpsc::UnboundedSender<Order>], hub: &mut Hub) {
         while self.waiting.is_empty() {
+            self.close(hub);
             let Some(stage) = self.list.get(self.next) else { return };
             self.next += 1;
+            let number = stage.number;
             if self.stopped_plays.contains(&stage.play) {
-                let number = stage.number;
-                tell(orders, Order::Skip { from: number, to: number });
+                tell(orders, &Order::Skip { from: number, to: number });
                 let (batch, of) = stage.batch.unwrap_or_default();
                 let message = format!(
                     "play \"{}\": batch {batch} of {of} does not take place, as one before it failed",
@@ -84,28 +126,93 @@ impl Stages {
                 hub.say(EventKind::Warning { message });
                 continue;
             }
-            let part = |name: &String| stage.targets.iter().any(|target| target.host == *name);
+            let rollout = self.rollouts.get_mut(&stage.play).zip(stage.part);
+            let decision =
+                rollout.map_or_else(|| Decision::Go { without: Vec::new() }, |(rollout, part)| rollout.decide(part));
+            let Decision::Go { without } = decision else {
+                tell(orders, &Order::Skip { from: number, to: number });
+                self.end_of_rollout(hub);
+                continue;
+            };
+            let targets: Vec<Target> = stage
+                .targets
+                .iter()
+                .filter(|target| !target.node.as_ref().is_some_and(|node| without.contains(node)))
+                .cloned()
+                .collect();
+            let part = |name: &String| targets.iter().any(|target| target.host == *name);
             let members =
                 self.names.iter().enumerate().filter(|(number, name)| !self.ended.contains(number) && part(name));
             self.waiting = members.map(|(number, _)| number).collect();
-            self.batched = stage.batch.is_some().then_some(stage.play);
-            let number = stage.number;
+            // Hosts that are gone cannot do their part.
+            let gone = targets.iter().filter(|target| {
+                let number = self.names.iter().position(|name| *name == target.host);
+                number.is_none_or(|number| self.ended.contains(&number))
+            });
+            let failed = gone.filter(|_| stage.part.is_some()).filter_map(|target| target.node.clone()).collect();
+            self.current = Some(Current {
+                play: stage.play,
+                batched: stage.batch.is_some() && stage.part.is_none(),
+                part: stage.part,
+                targets: targets.clone(),
+                failed,
+            });
             // All hear it: a host without a part in this stage knows then that earlier ones are over.
-            tell(orders, Order::Go { stage: number });
+            tell(orders, &Order::Go { stage: number, without });
             if !self.waiting.is_empty() {
                 hub.say(EventKind::StageStarted {
                     play: stage.title.clone(),
                     batch: stage.batch,
-                    targets: stage.targets.clone(),
+                    phase: stage.part.map(phase),
+                    targets,
                 });
             }
         }
     }
+
+    /// The stage that ran is over: its rollout hears how.
+    fn close(&mut self, hub: &mut Hub) {
+        let Some(current) = self.current.take() else { return };
+        if let Some((rollout, part)) = self.rollouts.get_mut(&current.play).zip(current.part) {
+            rollout.over(part, &current.failed);
+            say_news(rollout, hub);
+            self.end_of_rollout(hub);
+        }
+    }
+
+    /// Says how a rollout ended when its last stage is behind.
+    fn end_of_rollout(&mut self, hub: &mut Hub) {
+        let Some(last) = self.next.checked_sub(1).and_then(|place| self.list.get(place)) else { return };
+        let more = self.list.get(self.next).is_some_and(|next| next.play == last.play);
+        if let Some(rollout) = self.rollouts.get_mut(&last.play).filter(|_| !more) {
+            rollout.ended();
+            say_news(rollout, hub);
+        }
+    }
+}
+
+fn say_news(rollout: &mut Rollout, hub: &mut Hub) {
+    let title = rollout.title().to_owned();
+    for news in rollout.news() {
+        hub.say(EventKind::Rollout { title: title.clone(), news });
+    }
+}
+
+fn phase(part: RolloutPart) -> Phase {
+    match part {
+        RolloutPart::Prepare => Phase::Prepare,
+        RolloutPart::Drain(_) | RolloutPart::DrainBack(_) => Phase::Drain,
+        RolloutPart::Change(_) => Phase::Change,
+        RolloutPart::Ready(_) | RolloutPart::ReadyBack(_) => Phase::Ready,
+        RolloutPart::Settle(_) => Phase::Settle,
+        RolloutPart::Confirm => Phase::Confirm,
+        RolloutPart::Back(_) => Phase::PutBack,
+    }
 }
 
 /// Says a word to every host; one that is gone does not hear it.
-pub(super) fn tell(orders: &[mpsc::UnboundedSender<Order>], order: Order) {
+pub(super) fn tell(orders: &[mpsc::UnboundedSender<Order>], order: &Order) {
     for host in orders {
-        let _ = host.send(order);
+        let _ = host.send(order.clone());
     }
 }

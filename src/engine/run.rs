@@ -32,10 +32,10 @@ pub struct World {
 }
 
 /// A word of the controller about stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Orders {
-    /// Stages up to and with this number may run.
-    Go(u32),
+    /// Stages up to and with this number may run; in that one, without these nodes.
+    Go(u32, Vec<String>),
     /// The stages of this range do not take place.
     Skip(u32, u32),
 }
@@ -75,7 +75,10 @@ pub async fn run(plan: HostPlan, world: World) {
             break;
         }
         match gate.wait(stage.number, &mut orders, &mut runner.stop).await {
-            Word::Go => runner.stage(stage).await,
+            Word::Go => {
+                let without = gate.without.remove(&stage.number).unwrap_or_default();
+                runner.stage(stage, &without).await;
+            }
             Word::Skip => {}
             Word::Stopped => {
                 runner.stopped = Some(aborted());
@@ -97,6 +100,8 @@ fn aborted() -> Failure {
 struct Gate {
     go: Option<u32>,
     skipped: Vec<(u32, u32)>,
+    /// Nodes that a stage leaves out.
+    without: BTreeMap<u32, Vec<String>>,
 }
 
 enum Word {
@@ -124,7 +129,10 @@ impl Gate {
             }
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(Orders::Go(number)) => self.go = self.go.max(Some(number)),
+                    Some(Orders::Go(number, without)) => {
+                        self.go = self.go.max(Some(number));
+                        self.without.insert(number, without);
+                    }
                     Some(Orders::Skip(from, to)) => self.skipped.push((from, to)),
                     None => return Word::Stopped,
                 },
@@ -186,24 +194,25 @@ impl Runner {
         self.failed.contains(target) || self.failed.contains(&self.host_target())
     }
 
-    async fn stage(&mut self, stage: Stage) {
+    async fn stage(&mut self, stage: Stage, without: &[String]) {
         let mut failed = Vec::new();
         for plan in &stage.targets {
             if self.stopped.is_some() {
                 break;
             }
-            if self.is_failed(&plan.target) {
+            let left_out = plan.target.node.as_ref().is_some_and(|node| without.contains(node));
+            if left_out || self.is_failed(&plan.target) && !stage.rescue {
                 continue;
             }
-            self.target(plan, &stage.title).await;
-            if self.is_failed(&plan.target) {
+            if !self.target(plan, &stage.title).await {
                 failed.push(plan.target.clone());
             }
         }
         self.say(EventKind::StageFinished { stage: stage.number, failed });
     }
 
-    async fn target(&mut self, plan: &TargetPlan, play: &str) {
+    /// Everything of one target in a stage. False when something failed that counts.
+    async fn target(&mut self, plan: &TargetPlan, play: &str) -> bool {
         let probe = self.probe(0);
         let pending = Pending::of(&probe, play, &plan.target);
         let left = match pending.read(&probe) {
@@ -228,17 +237,22 @@ impl Runner {
             notified,
             pending,
         };
+        let mut whole = true;
         for step in &plan.steps {
             if self.wants_to_stop() {
                 break;
             }
             if !self.step(step, &mut course, false).await {
-                self.failed.insert(plan.target.clone());
+                whole = false;
                 break;
             }
         }
         // Also after a failure: what was changed before it must still take effect.
-        self.handlers(&plan.handlers, &mut course).await;
+        whole &= self.handlers(&plan.handlers, &mut course).await;
+        if !whole {
+            self.failed.insert(plan.target.clone());
+        }
+        whole
     }
 
     fn wants_to_stop(&mut self) -> bool {
@@ -248,7 +262,9 @@ impl Runner {
         self.stopped.is_some()
     }
 
-    async fn handlers(&mut self, handlers: &[Handler], course: &mut Course<'_>) {
+    /// The handlers that were notified. False when one of them failed.
+    async fn handlers(&mut self, handlers: &[Handler], course: &mut Course<'_>) -> bool {
+        let mut all = true;
         for handler in handlers {
             if !course.notified.contains(&handler.name) || self.wants_to_stop() {
                 continue;
@@ -261,14 +277,13 @@ impl Runner {
                 }
             }
             if !whole {
-                if self.stopped.is_none() {
-                    self.failed.insert(course.target.clone());
-                }
+                all &= self.stopped.is_some();
                 continue;
             }
             course.notified.retain(|name| *name != handler.name);
             self.note(course);
         }
+        all
     }
 
     /// Writes down what is still pending.

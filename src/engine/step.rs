@@ -249,7 +249,7 @@ async fn observe_and_apply(
 /// # Errors
 /// As a step's; and when it takes longer than `limit`.
 pub async fn keep(thing: &impl Resource, probe: &Probe, limit: (&str, Duration)) -> Result<Option<Change>, Failure> {
-    let options = RunOptions { check: false, diff: false, step_limit: limit.1, lock_wait: Duration::ZERO };
+    let options = RunOptions { check: false, diff: false, step_limit: limit.1, lock_wait: None };
     let (known, unapplied_results) = (Map::new(), BTreeSet::new());
     let before = Before { known: &known, unapplied_results: &unapplied_results, unapplied: None };
     let announce = |_: &Actuator| Ok(());

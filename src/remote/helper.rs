@@ -158,7 +158,11 @@ impl Session {
     async fn run(&self, incoming: &mut mpsc::Receiver<Result<ToHelper, Failure>>) -> Result<(), Failure> {
         let mut first_orders = Vec::new();
         let plan = self.plan(incoming, &mut first_orders).await?;
-        let _lock = self.lock(&plan, incoming, &mut first_orders).await?;
+        make_state_dir(&self.state_dir)?;
+        let _lock = match plan.options.lock_wait {
+            Some(wait) => Some(self.lock(&plan, wait, incoming, &mut first_orders).await?),
+            None => None,
+        };
         let (orders, order_queue) = mpsc::unbounded_channel();
         for order in first_orders {
             let _ = orders.send(order);
@@ -193,8 +197,8 @@ impl Session {
                         return Err(Failure::of(FailureKind::Lost, "the controller is gone"));
                     };
                     match message? {
-                        ToHelper::Go { stage } => {
-                            let _ = orders.send(Orders::Go(stage));
+                        ToHelper::Go { stage, without } => {
+                            let _ = orders.send(Orders::Go(stage, without));
                         },
                         ToHelper::Skip { from, to } => {
                             let _ = orders.send(Orders::Skip(from, to));
@@ -236,7 +240,7 @@ impl Session {
                         break;
                     }
                 }
-                ToHelper::Go { stage } => orders.push(Orders::Go(stage)),
+                ToHelper::Go { stage, without } => orders.push(Orders::Go(stage, without)),
                 ToHelper::Stop => return Err(Failure::of(FailureKind::Aborted, "stopped before it began")),
                 _ => {}
             }
@@ -249,13 +253,13 @@ impl Session {
     async fn lock(
         &self,
         plan: &HostPlan,
+        wait: Duration,
         incoming: &mut mpsc::Receiver<Result<ToHelper, Failure>>,
         orders: &mut Vec<Orders>,
     ) -> Result<fs::Lock, Failure> {
-        make_state_dir(&self.state_dir)?;
         let note = format!("run {} (helper process {})", plan.run, std::process::id());
         let path = self.state_dir.join("lock");
-        let taking = fs::lock(&path, &note, plan.options.lock_wait);
+        let taking = fs::lock(&path, &note, wait);
         tokio::pin!(taking);
         loop {
             tokio::select! {
@@ -266,7 +270,7 @@ impl Session {
                     });
                 }
                 message = next(incoming) => match message? {
-                    ToHelper::Go { stage } => orders.push(Orders::Go(stage)),
+                    ToHelper::Go { stage, without } => orders.push(Orders::Go(stage, without)),
                     ToHelper::Skip { from, to } => orders.push(Orders::Skip(from, to)),
                     ToHelper::Stop => return Err(Failure::of(FailureKind::Aborted, "stopped while waiting for the lock")),
                     _ => {}

@@ -15,7 +15,7 @@ use crate::value::Digest;
 pub const MAGIC: [u8; 8] = *b"\x00fanli\x01\n";
 
 /// The version of what follows; both sides must agree. As the helper is the same binary, a difference is a defect.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The most noise that is skipped before the magic, in bytes.
 pub const MOST_NOISE: usize = 64 * 1024;
@@ -40,6 +40,8 @@ pub enum ToHelper {
     Go {
         /// The stage's number.
         stage: u32,
+        /// Nodes that the stage leaves out: a rollout does nothing to those that need nothing.
+        without: Vec<String>,
     },
     /// Skip these stages: their play has stopped (a failed batch).
     Skip {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::change::{Change, Verb};
-use crate::event::{Event, EventKind, Outcome, StepRef, Tally, Target, Verdict};
+use crate::event::{Event, EventKind, Outcome, Phase, RolloutNews, StepRef, Tally, Target, Verdict};
 use crate::failure::{Failure, FailureKind};
 use crate::visible::is_deceptive;
 
@@ -61,14 +61,21 @@ fn kind(kind: &EventKind) -> (&'static str, Value) {
             ("run_started", json!({ "run": run, "playbook": playbook, "hosts": hosts, "steps": steps, "check": check }))
         }
         EventKind::HostConnected { uploaded } => ("host_connected", json!({ "uploaded": uploaded })),
-        EventKind::StageStarted { play, batch, targets } => (
+        EventKind::StageStarted { play, batch, phase, targets } => (
             "stage_started",
             json!({
                 "play": play,
                 "batch": batch.map(|(number, of)| json!({ "number": number, "of": of })),
+                "phase": phase.map(word_of),
                 "targets": targets.iter().map(target).collect::<Vec<_>>(),
             }),
         ),
+        EventKind::Rollout { title, news } => {
+            let (word, mut fields) = news_of(news);
+            fields.insert("title".to_owned(), json!(title));
+            fields.insert("news".to_owned(), json!(word));
+            ("rollout", Value::Object(fields))
+        }
         EventKind::StepStarted { step } => ("step_started", json!({ "step": reference(step) })),
         EventKind::Progress { id, message, amount } => (
             "progress",
@@ -123,6 +130,38 @@ fn parts(outcome: &Outcome) -> (&'static str, Option<&Change>, Option<&str>, Opt
         Outcome::Skipped(reason) => ("skipped", None, Some(reason), None),
         Outcome::Failed(failure, change) => ("failed", change.as_ref(), None, Some(failure)),
     }
+}
+
+fn word_of(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Prepare => "prepare",
+        Phase::Drain => "drain",
+        Phase::Change => "change",
+        Phase::Ready => "ready",
+        Phase::Settle => "settle",
+        Phase::Confirm => "confirm",
+        Phase::PutBack => "put_back",
+    }
+}
+
+/// The word for news, and its fields: those that do not apply are null.
+fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
+    let (word, nodes, failed, budget, batches) = match news {
+        RolloutNews::Nothing { nodes } => ("nothing", Some(*nodes), None, None, None),
+        RolloutNews::Begins { nodes, batches, .. } => ("begins", Some(*nodes), None, None, Some(batches)),
+        RolloutNews::Refused { failed } => ("refused", None, Some(failed), None, None),
+        RolloutNews::Sick { nodes, budget } => ("sick", None, Some(nodes), Some(*budget), None),
+        RolloutNews::PutsBack { failed, budget, nodes } => {
+            ("puts_back", Some(*nodes), Some(failed), Some(*budget), None)
+        }
+        RolloutNews::Halted { nodes } => ("halted", Some(*nodes), None, None, None),
+        RolloutNews::PutBack { nodes } => ("put_back", Some(*nodes), None, None, None),
+        RolloutNews::NotPutBack { nodes } => ("not_put_back", None, Some(nodes), None, None),
+        RolloutNews::Done { nodes, left } => ("done", Some(*nodes), Some(left), None, None),
+    };
+    let fields =
+        [("nodes", json!(nodes)), ("failed", json!(failed)), ("budget", json!(budget)), ("batches", json!(batches))];
+    (word, fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 fn target(target: &Target) -> Value {

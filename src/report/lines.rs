@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::rollout;
 use super::words::{Paint, bounded, bounded_to, count, paint, short, took};
 use crate::change::{Change, FieldChange, Verb};
 use crate::event::{Event, EventKind, Outcome, StepRef};
@@ -22,6 +23,9 @@ const LINE: usize = 140;
 
 /// A step that says nothing for this long is mentioned, in milliseconds: a console that is silent looks dead.
 const STILL_AT_WORK: u64 = 30_000;
+
+/// The most fields of one change, unless a diff was asked for.
+const MOST_FIELDS: usize = 16;
 
 /// The most lines of one diff.
 const DIFF_LINES: usize = 1_000;
@@ -54,12 +58,21 @@ impl Lines {
                 format!("{}: {hosts}, {}{mode}\n", short(playbook), count(u64::from(*steps), "step"))
             }
             EventKind::HostConnected { uploaded: true } => self.line(&event.host, Paint::Dim, "helper sent"),
-            EventKind::StageStarted { play, batch, targets } => {
+            EventKind::StageStarted { play, batch, phase, targets } => {
                 let width = targets.iter().map(|target| target.to_string().chars().count()).max();
                 self.width = self.width.max(width.unwrap_or(0)).min(WIDEST);
                 let batch = batch.map_or_else(String::new, |(number, of)| format!(" (batch {number} of {of})"));
-                let title = paint(self.color, Paint::Strong, &format!("play \"{}\"{batch}", short(play)));
-                format!("\n{title}\n")
+                let title = match phase {
+                    None => format!("play \"{}\"{batch}", short(play)),
+                    Some(phase) => format!("rollout \"{}\"{batch}: {}", short(play), rollout::doing(*phase)),
+                };
+                let title = paint(self.color, Paint::Strong, &title);
+                let nodes = phase.map_or_else(String::new, |_| format!(" {}", rollout::of_targets(targets)));
+                format!("\n{title}{nodes}\n")
+            }
+            EventKind::Rollout { news, .. } => {
+                let (sentence, how) = rollout::sentence(news);
+                format!("  {}\n", paint(self.color, how, &sentence))
             }
             EventKind::StepStarted { step } => {
                 self.under_way.insert((event.host.clone(), step.id), (step.clone(), event.at_ms));
@@ -165,7 +178,11 @@ impl Lines {
     }
 
     fn change(&self, text: &mut String, change: &Change) {
-        for FieldChange { field, from, to, diff } in &change.fields {
+        // A directory of many files has a field for each; `--diff` asks for all of them.
+        let in_full = change.fields.iter().any(|field| field.diff.is_some());
+        let hidden = if in_full { 0 } else { change.fields.len().saturating_sub(MOST_FIELDS) };
+        let shown = if hidden > 1 { MOST_FIELDS } else { change.fields.len() };
+        for FieldChange { field, from, to, diff } in change.fields.iter().take(shown) {
             let (from, to) = (short(&from.to_string()), short(&to.to_string()));
             let field = short(field);
             let line =
@@ -179,6 +196,9 @@ impl Lines {
                 };
                 let _ = writeln!(text, "        {}", paint(self.color, how, &line));
             }
+        }
+        if hidden > 1 {
+            let _ = writeln!(text, "      … and {hidden} more");
         }
     }
 

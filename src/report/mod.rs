@@ -7,6 +7,7 @@ mod json;
 mod lines;
 mod progress;
 mod recap;
+mod rollout;
 mod words;
 
 use std::io::Write as _;

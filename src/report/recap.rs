@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::lines::{Detail, WIDEST};
+use super::rollout::Timeline;
 use super::words::{Paint, count, paint, short, took};
 use crate::event::{Event, EventKind, Tally, Verdict};
 
@@ -20,6 +21,7 @@ pub(super) struct Recap {
     check: bool,
     rows: BTreeMap<String, Row>,
     slowest: Vec<(u64, String)>,
+    timeline: Timeline,
     end: Option<(Verdict, Tally, u64)>,
 }
 
@@ -32,10 +34,19 @@ struct Row {
 
 impl Recap {
     pub(super) fn new(color: bool, detail: Detail) -> Self {
-        Self { color, detail, check: false, rows: BTreeMap::new(), slowest: Vec::new(), end: None }
+        Self {
+            color,
+            detail,
+            check: false,
+            rows: BTreeMap::new(),
+            slowest: Vec::new(),
+            timeline: Timeline::default(),
+            end: None,
+        }
     }
 
     pub(super) fn hear(&mut self, event: &Event) {
+        self.timeline.hear(event);
         match &event.kind {
             EventKind::RunStarted { hosts, check, .. } => {
                 self.check = *check;
@@ -59,7 +70,8 @@ impl Recap {
     /// The recap; empty before the run is over.
     pub(super) fn text(&self) -> String {
         let Some((verdict, tally, at_ms)) = self.end else { return String::new() };
-        let mut text = String::from("\n");
+        let mut text = self.timeline.text(self.color);
+        text.push('\n');
         let width = self.rows.keys().map(|host| host.chars().count()).max().unwrap_or(4).clamp(4, WIDEST);
         let changed = if self.check { "would change" } else { "changed" };
         let head = format!(

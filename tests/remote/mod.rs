@@ -26,7 +26,7 @@ fn messages() -> Vec<ToHelper> {
     let digest = fanli::value::Digest::of(b"x");
     vec![
         ToHelper::Plan { piece: vec![7; 100_000], last: true },
-        ToHelper::Go { stage: 3 },
+        ToHelper::Go { stage: 3, without: vec!["web1".to_owned()] },
         ToHelper::Skip { from: 4, to: 9 },
         ToHelper::Blob { digest, piece: Vec::new(), last: true },
         ToHelper::Ping,

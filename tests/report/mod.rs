@@ -3,7 +3,7 @@
 mod documented;
 mod samples;
 
-use fanli::event::{Event, EventKind, Outcome, StepRef, Tally, Target, Verdict};
+use fanli::event::{Event, EventKind, Outcome, Phase, RolloutNews, StepRef, Tally, Target, Verdict};
 use fanli::failure::Failure;
 use fanli::report::{Detail, Reporter, Style};
 use fanli::value::{Map, Value};
@@ -109,7 +109,16 @@ fn poisoned(text: &str) -> Vec<Event> {
             check: false,
         },
         EventKind::HostConnected { uploaded: true },
-        EventKind::StageStarted { play: text.to_owned(), batch: Some((1, 2)), targets: vec![target.clone()] },
+        EventKind::StageStarted {
+            play: text.to_owned(),
+            batch: Some((1, 2)),
+            phase: Some(Phase::Change),
+            targets: vec![target.clone()],
+        },
+        EventKind::Rollout {
+            title: text.to_owned(),
+            news: RolloutNews::NotPutBack { nodes: vec![text.to_owned(), text.to_owned()] },
+        },
         EventKind::StepStarted { step: step.clone() },
         EventKind::Progress { id: 1, message: text.to_owned(), amount: Some((1, 2)) },
         finished(Outcome::Changed(change.clone())),

@@ -1,12 +1,12 @@
 //! Events made by hand.
 
 use fanli::change::{Change, Datum, FieldChange, Verb};
-use fanli::event::{Event, EventKind, Outcome, StepRef, Tally, Target, Verdict};
+use fanli::event::{Event, EventKind, Outcome, Phase, RolloutNews, StepRef, Tally, Target, Verdict};
 use fanli::failure::{Failure, FailureKind};
 use fanli::value::{Map, Value};
 
 /// How many kinds of events there are; [`name`] does not compile when one is added.
-pub(super) const KINDS: usize = 11;
+pub(super) const KINDS: usize = 12;
 
 /// The name of an event's kind.
 pub(super) fn name(kind: &EventKind) -> &'static str {
@@ -14,6 +14,7 @@ pub(super) fn name(kind: &EventKind) -> &'static str {
         EventKind::RunStarted { .. } => "run_started",
         EventKind::HostConnected { .. } => "host_connected",
         EventKind::StageStarted { .. } => "stage_started",
+        EventKind::Rollout { .. } => "rollout",
         EventKind::StepStarted { .. } => "step_started",
         EventKind::Progress { .. } => "progress",
         EventKind::StepFinished { .. } => "step_finished",
@@ -86,7 +87,7 @@ fn finished(tally: Tally, stopped: Option<Failure>) -> EventKind {
 }
 
 fn stage(play: &str, batch: Option<(u32, u32)>, targets: Vec<Target>) -> EventKind {
-    EventKind::StageStarted { play: play.to_owned(), batch, targets }
+    EventKind::StageStarted { play: play.to_owned(), batch, phase: None, targets }
 }
 
 const DIFF: &str = "--- /etc/motd\n+++ declared\n@@ -1,2 +1,2 @@\n welcome\n-to web1\n+to the new web1\n";
@@ -100,7 +101,85 @@ pub(super) fn runs() -> Vec<(&'static str, Vec<Event>)> {
         ("failures", failures()),
         ("unreachable", unreachable()),
         ("aborted", aborted()),
+        ("rolled_out", rolled_out()),
+        ("rolled_back", rolled_back()),
+        ("not_rolled_out", not_rolled_out()),
     ]
+}
+
+const ROLLOUT: &str = "apache configuration";
+
+fn news(news: RolloutNews) -> EventKind {
+    EventKind::Rollout { title: ROLLOUT.to_owned(), news }
+}
+
+fn phase(phase: Phase, batch: Option<(u32, u32)>, nodes: &[&str]) -> EventKind {
+    let targets = nodes.iter().map(|node| target("lab1", node)).collect();
+    EventKind::StageStarted { play: ROLLOUT.to_owned(), batch, phase: Some(phase), targets }
+}
+
+fn names(nodes: &[&str]) -> Vec<String> {
+    nodes.iter().map(|node| (*node).to_owned()).collect()
+}
+
+/// The beginning of a rollout over four nodes.
+fn begun() -> Tape {
+    let mut tape = Tape::start(false, &["lab1"], 30);
+    tape.say("", 100, phase(Phase::Prepare, None, &["web1", "web2", "web3", "web4"]));
+    tape.say("", 2_400, news(RolloutNews::Begins { nodes: 3, of: 4, batches: vec![1, 2] }));
+    for (phase_of, after) in [(Phase::Drain, 0), (Phase::Change, 800), (Phase::Ready, 3_000), (Phase::Settle, 400)] {
+        tape.say("", after, phase(phase_of, Some((1, 2)), &["web1"]));
+    }
+    tape
+}
+
+fn rolled_out() -> Vec<Event> {
+    let mut tape = begun();
+    tape.say("", 5_000, phase(Phase::Drain, Some((2, 2)), &["web2", "web3"]));
+    let switch = step(4, target("lab1", "web2"), "switch", "/data/conf/web2", 12);
+    let turned = change("current", Value::from("5891b5b522d5"), Value::from("0f3c11aa90b1"), None);
+    tape.step(&switch, 3, Outcome::Changed(turned), Map::new());
+    tape.say("", 6_000, phase(Phase::Confirm, None, &["web1", "web2", "web3", "web4"]));
+    tape.say("", 50, news(RolloutNews::Done { nodes: 3, left: Vec::new() }));
+    tape.say("lab1", 1, finished(tally(20, 3, 0, 0, 0), None));
+    tape.end(tally(20, 3, 0, 0, 0), Verdict::Converged)
+}
+
+fn rolled_back() -> Vec<Event> {
+    let mut tape = begun();
+    tape.say("", 5_000, phase(Phase::Drain, Some((2, 2)), &["web2", "web3"]));
+    tape.say("", 700, phase(Phase::Change, Some((2, 2)), &["web2", "web3"]));
+    let check = step(9, target("lab1", "web3"), "http", "http://10.88.8.12/ping", 30);
+    let failure = Failure::timeout("within", std::time::Duration::from_secs(30)).because("status 500, not 200");
+    tape.step(&check, 30_000, Outcome::Failed(failure, None), Map::new());
+    let put_back = RolloutNews::PutsBack { failed: names(&["web3"]), budget: 0, nodes: 3 };
+    tape.say("", 10, news(put_back));
+    tape.say("", 1, phase(Phase::PutBack, Some((2, 2)), &["web2", "web3"]));
+    tape.say("", 4_000, phase(Phase::PutBack, Some((1, 2)), &["web1"]));
+    tape.say("", 3_000, news(RolloutNews::PutBack { nodes: 3 }));
+    tape.say("lab1", 1, finished(tally(20, 3, 0, 0, 1), None));
+    tape.end(tally(20, 3, 0, 0, 1), Verdict::Failed)
+}
+
+/// The other ends that a rollout may come to.
+fn not_rolled_out() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["lab1"], 30);
+    let nodes: Vec<String> = (1..=11).map(|number| format!("web{number}")).collect();
+    let all: Vec<&str> = nodes.iter().map(String::as_str).collect();
+    tape.say("", 100, phase(Phase::Prepare, None, &all));
+    for one in [
+        RolloutNews::Nothing { nodes: 4 },
+        RolloutNews::Refused { failed: names(&["web1"]) },
+        RolloutNews::Sick { nodes: names(&["web2", "web3"]), budget: 1 },
+        RolloutNews::Sick { nodes: names(&["web2"]), budget: 0 },
+        RolloutNews::Halted { nodes: 1 },
+        RolloutNews::NotPutBack { nodes },
+        RolloutNews::Done { nodes: 3, left: names(&["web4"]) },
+    ] {
+        tape.say("", 10, news(one));
+    }
+    tape.say("lab1", 1, finished(tally(20, 3, 0, 0, 1), None));
+    tape.end(tally(20, 3, 0, 0, 1), Verdict::Failed)
 }
 
 fn changes() -> Vec<Event> {

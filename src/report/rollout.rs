@@ -1,0 +1,163 @@
+//! A rollout in words: its news as they come, and at the end what happened when.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::words::{Paint, count, paint, short, took};
+use crate::event::{Event, EventKind, Phase, RolloutNews, Target};
+
+/// How many names of nodes a line holds.
+const MOST_NAMES: usize = 8;
+
+/// What a phase does, before the names of nodes.
+pub(super) fn doing(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Prepare => "prepare",
+        Phase::Drain => "drain",
+        Phase::Change => "change",
+        Phase::Ready => "back into traffic",
+        Phase::Settle => "settle",
+        Phase::Confirm => "confirm",
+        Phase::PutBack => "put back",
+    }
+}
+
+/// Names of nodes, at most so many.
+pub(super) fn names<'a>(nodes: impl IntoIterator<Item = &'a str>) -> String {
+    let all: Vec<&str> = nodes.into_iter().collect();
+    let shown: Vec<String> = all.iter().take(MOST_NAMES).map(|name| short(name)).collect();
+    match all.len().saturating_sub(MOST_NAMES) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// The names of a stage's targets.
+pub(super) fn of_targets(targets: &[Target]) -> String {
+    let mut nodes: Vec<&str> = targets.iter().map(|target| target.node.as_deref().unwrap_or(&target.host)).collect();
+    // With several balancers a node is told more than once.
+    nodes.dedup();
+    names(nodes)
+}
+
+/// News in a sentence, and how it is to be taken.
+pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
+    let all = |nodes: &[String]| names(nodes.iter().map(String::as_str));
+    let nodes = |number: u32| count(u64::from(number), "node");
+    let budget = |budget: u32| if budget == 0 { "none may".to_owned() } else { format!("{budget} may") };
+    match news {
+        RolloutNews::Nothing { nodes: number } => {
+            (format!("nothing to roll out: {} have it", nodes(*number)), Paint::Good)
+        }
+        RolloutNews::Begins { nodes: number, of, batches } => {
+            let largest = batches.iter().max().copied().unwrap_or(0);
+            let sizes: Vec<String> = batches.iter().map(ToString::to_string).collect();
+            (
+                format!(
+                    "{number} of {} to go, in batches of {}: at most {largest} down at once",
+                    nodes(*of),
+                    sizes.join(", ")
+                ),
+                Paint::Plain,
+            )
+        }
+        RolloutNews::Refused { failed } => {
+            (format!("not good enough for {}: no node was touched", all(failed)), Paint::Bad)
+        }
+        RolloutNews::Sick { nodes: sick, budget: most } => (
+            format!("not begun: {} sick already ({}), {}", verb(sick, &all(sick)), sick.len(), budget(*most)),
+            Paint::Bad,
+        ),
+        RolloutNews::PutsBack { failed, budget: most, nodes: number } => {
+            (format!("{} failed, {}: putting {} back", all(failed), budget(*most), nodes(*number)), Paint::Bad)
+        }
+        RolloutNews::Halted { nodes: number } => (
+            format!("HALTED by a person: {} have what is new; `fanli rollout resume` goes on", nodes(*number)),
+            Paint::Bad,
+        ),
+        RolloutNews::PutBack { nodes: number } => {
+            (format!("{} put back: all is as before", nodes(*number)), Paint::Change)
+        }
+        RolloutNews::NotPutBack { nodes: left } => {
+            (format!("COULD NOT put back {}; nothing more was done", all(left)), Paint::Bad)
+        }
+        RolloutNews::Done { nodes: number, left } if left.is_empty() => {
+            (format!("rolled out to {}", nodes(*number)), Paint::Good)
+        }
+        RolloutNews::Done { nodes: number, left } => {
+            (format!("rolled out to {}, but for {}", nodes(*number), all(left)), Paint::Bad)
+        }
+    }
+}
+
+fn verb(nodes: &[String], named: &str) -> String {
+    if nodes.len() == 1 { format!("{named} is") } else { format!("{named} are") }
+}
+
+/// What happened when, gathered for the end of the run.
+#[derive(Default)]
+pub(super) struct Timeline {
+    /// By the rollout's title, in the order of the run.
+    rollouts: BTreeMap<usize, (String, Vec<Moment>)>,
+}
+
+/// One line of it.
+struct Moment {
+    at_ms: u64,
+    what: String,
+    how: Paint,
+    /// A stage: it lasts until the next moment.
+    batch: Option<(bool, Option<(u32, u32)>)>,
+}
+
+impl Timeline {
+    pub(super) fn hear(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::StageStarted { play, batch, phase: Some(phase), targets } => {
+                let back = *phase == Phase::PutBack;
+                let key = (back, *batch);
+                let moments = self.of(play);
+                // The stages of a batch are one line: it begins with the first of them.
+                let goes_on = moments.last().is_some_and(|last| last.batch.is_some_and(|(_, of)| of == *batch))
+                    && !back
+                    && *phase != Phase::Confirm;
+                if goes_on {
+                    return;
+                }
+                let what = match batch {
+                    Some((number, of)) if back => format!("batch {number} of {of} back: {}", of_targets(targets)),
+                    Some((number, of)) => format!("batch {number} of {of}: {}", of_targets(targets)),
+                    None => doing(*phase).to_owned(),
+                };
+                moments.push(Moment { at_ms: event.at_ms, what, how: Paint::Plain, batch: Some(key) });
+            }
+            EventKind::Rollout { title, news } if !matches!(news, RolloutNews::Begins { .. }) => {
+                let (what, how) = sentence(news);
+                self.of(title).push(Moment { at_ms: event.at_ms, what, how, batch: None });
+            }
+            _ => {}
+        }
+    }
+
+    fn of(&mut self, title: &str) -> &mut Vec<Moment> {
+        let known = self.rollouts.iter().find(|(_, (known, _))| known == title).map(|(place, _)| *place);
+        let place = known.unwrap_or(self.rollouts.len());
+        &mut self.rollouts.entry(place).or_insert_with(|| (title.to_owned(), Vec::new())).1
+    }
+
+    /// What happened when; empty when nothing went out.
+    pub(super) fn text(&self, color: bool) -> String {
+        let mut text = String::new();
+        for (title, moments) in self.rollouts.values() {
+            let _ = writeln!(text, "\n{}", paint(color, Paint::Strong, &format!("rollout \"{}\"", short(title))));
+            for (moment, next) in moments.iter().zip(moments.iter().skip(1).map(Some).chain([None])) {
+                let lasted = next
+                    .filter(|_| moment.batch.is_some())
+                    .map_or_else(String::new, |next| format!(" ({})", took(next.at_ms.saturating_sub(moment.at_ms))));
+                let line = paint(color, moment.how, &moment.what);
+                let _ = writeln!(text, "{:>8}  {line}{lasted}", took(moment.at_ms));
+            }
+        }
+        text
+    }
+}
