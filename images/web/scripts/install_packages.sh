@@ -8,19 +8,21 @@ export DEBIAN_FRONTEND=noninteractive
 printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
 chmod 0755 /usr/sbin/policy-rc.d
 
-# apt was seen to wait for ever for an answer that its own helper had long had.
+# again SECONDS COMMAND: apt was seen to wait for ever for an answer that its own helper had long had.
 again() {
-    for _ in 1 2 3; do
-        timeout 600 "$@" && return
+    limit=$1
+    shift
+    for _ in 1 2 3 4; do
+        timeout "$limit" "$@" && return
         echo "again: $*"
     done
     return 1
 }
 
 packages="apache2 libapache2-mod-php supervisor cronolog curl tzdata"
-again apt-get update -q
+again 120 apt-get update -q
 # shellcheck disable=SC2086 # names, one word each
-again apt-get install -q -y --no-install-recommends --download-only $packages
+again 600 apt-get install -q -y --no-install-recommends --download-only $packages
 # shellcheck disable=SC2086
 apt-get install -q -y --no-install-recommends $packages
 

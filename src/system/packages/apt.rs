@@ -15,6 +15,11 @@ use crate::failure::Failure;
 /// dpkg's database.
 pub(super) const STATUS: &str = "/var/lib/dpkg/status";
 
+/// How long one refresh of the lists may take (`lists`), and how often it is tried: apt was seen to wait for ever for an answer that
+/// its own helper had long had.
+const LISTS: Duration = Duration::from_secs(180);
+const MOST_TRIES: u32 = 3;
+
 /// Who holds one of these is at work.
 const LOCKS: [&str; 4] =
     ["/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", "/var/lib/apt/lists/lock", "/var/cache/apt/archives/lock"];
@@ -180,7 +185,22 @@ impl Actuator {
     }
 
     async fn refresh_lists(&self, wait: &Wait) -> Result<Ended, Failure> {
-        let ended = self.apt(&apt_get(["update"]), wait).await?;
+        let mut tries = 1;
+        let ended = loop {
+            self.wait_for_locks(&LOCKS, wait).await?;
+            match tokio::time::timeout(LISTS, self.apt(&apt_get(["update"]), wait)).await {
+                Ok(ended) => break ended?,
+                Err(_) if tries < MOST_TRIES => {
+                    tries += 1;
+                    self.progress("apt-get update does not come to an end: once more", None);
+                }
+                Err(_) => {
+                    return Err(Failure::timeout("lists", LISTS)
+                        .within("the lists of packages cannot be refreshed")
+                        .because(format!("tried {MOST_TRIES} times")));
+                }
+            }
+        };
         if ended.success() {
             self.own_dirs([self.state_dir()])?;
             self.replace(self.stamp(), b"", Attrs::mode(0o600))?;
