@@ -3,6 +3,7 @@
 mod booking;
 mod asking;
 mod check;
+mod daemon;
 mod doc;
 pub mod exit;
 mod fmt;
@@ -14,6 +15,7 @@ mod net;
 mod play;
 mod refresh;
 mod request;
+mod rollout;
 mod status;
 mod watch;
 mod why;
@@ -37,6 +39,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Play(play::Args),
+    Rollout(rollout::Args),
     Check(check::Args),
     Fmt(fmt::Args),
     Doc(doc::Args),
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
     };
     match cli.command {
         Command::Play(args) => play::run(&args),
+        Command::Rollout(args) => rollout::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Fmt(args) => fmt::run(&args),
         Command::Doc(args) => doc::run(&args),

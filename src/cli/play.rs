@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::asking::Reaching;
 use super::{booking, complain, exit, request};
 use crate::coordinator::{self, Header, Stop};
 use crate::expr::evaluate;
@@ -99,7 +100,29 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+impl Args {
+    /// Whether nothing is to be changed.
+    pub(super) fn only_looks(&self) -> bool {
+        self.check
+    }
+
+    /// Which playbook.
+    pub(super) fn playbook(&self) -> &request::Playbook {
+        &self.playbook
+    }
+
+    /// How its hosts are reached outside of the run.
+    pub(super) fn reaching(&self) -> Reaching {
+        Reaching { state_dir: self.state_dir.clone() }
+    }
+}
+
 pub(super) fn run(args: &Args) -> ExitCode {
+    part(args, plan::Part::All, None)
+}
+
+/// Runs a part of the playbook; with [`plan::Part::PutBack`] what `undo` confirmed is put back, too.
+pub(super) fn part(args: &Args, part: plan::Part, undo: Option<String>) -> ExitCode {
     let mut asked = match request::request(&args.playbook, &args.part) {
         Ok(asked) => asked,
         Err(message) => {
@@ -107,10 +130,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
             return exit::BAD_INPUT.into();
         }
     };
+    (asked.part, asked.undo) = (part, undo);
     asked.options.check = args.check;
     asked.options.diff = args.diff;
     asked.options.step_limit = args.step_limit;
-    asked.options.lock_wait = args.lock_wait;
+    asked.options.lock_wait = Some(args.lock_wait);
     let mut sources = Sources::default();
     let (playbook, found) = plan::load(&asked, &mut sources);
     let (planned, mut booking) = match booking::planned(&playbook, &found, &asked, &mut sources, !args.check) {

@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-
-use super::{complain, exit, failed, play, print};
+use super::{complain, daemon, exit, failed, play, print};
 use crate::calendar::utc;
 use crate::failure::{Context as _, Failure};
 use crate::refresh::{FILE, How, Settings, Status, in_container, run as refresh};
@@ -142,33 +139,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         complain("error: write the directory as an absolute path");
         return exit::BAD_INPUT.into();
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("error: no runtime: {error}"));
-            return exit::INTERNAL.into();
-        }
-    };
-    let ended = runtime.block_on(async {
-        let (stop, stopping) = watch::channel(false);
-        tokio::spawn(async move {
-            let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-            let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return std::future::pending().await };
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            let _ = stop.send(true);
-            // Dropped only now: a closed channel would stop the refresher, too.
-            std::future::pending::<()>().await;
-        });
-        refresh(settings, |line| print(&format!("{line}\n")), stopping).await
-    });
-    runtime.shutdown_timeout(Duration::from_secs(1));
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failed(&failure),
-    }
+    daemon::run(|stopping| refresh(settings, |line| print(&format!("{line}\n")), stopping))
 }
 
 fn status(args: &Args) -> ExitCode {

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::diagnostic::{Diagnostic, render};
 use crate::expr::evaluate;
-use crate::plan::{PlanRequest, RunOptions};
+use crate::plan::{self, PlanRequest, RunOptions};
 use crate::source::Sources;
 use crate::syntax::parse_value;
 use crate::value::{Map, Value};
@@ -80,8 +80,10 @@ pub(super) fn request(playbook: &Playbook, part: &Part) -> Result<PlanRequest, S
             check: false,
             diff: false,
             step_limit: Duration::from_secs(3600),
-            lock_wait: Duration::from_secs(10),
+            lock_wait: Some(Duration::from_secs(10)),
         },
+        part: plan::Part::All,
+        undo: None,
     })
 }
 

@@ -4,10 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-
-use super::{complain, exit, failed, play, print};
+use super::{daemon, play, print};
 use crate::watch::{Settings, run as watch_host};
 
 /// Keep the interfaces of this host's containers, also after restarts
@@ -51,32 +48,5 @@ pub(super) fn run(args: &Args) -> ExitCode {
         parallel: args.parallel.into(),
         pid_file: args.pid_file.clone(),
     };
-    // One thread: what one plug takes is a dozen answers of the kernel in turn, and each change of thread costs more than an answer.
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            complain(&format!("error: no runtime: {error}"));
-            return exit::INTERNAL.into();
-        }
-    };
-    let ended = runtime.block_on(async {
-        let (stop, stopping) = watch::channel(false);
-        tokio::spawn(async move {
-            let signals = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()));
-            let (Ok(mut interrupt), Ok(mut terminate)) = signals else { return std::future::pending().await };
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            let _ = stop.send(true);
-            // Dropped only now: a closed channel would stop the watcher, too.
-            std::future::pending::<()>().await;
-        });
-        watch_host(settings, |line| print(&format!("{line}\n")), stopping).await
-    });
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failed(&failure),
-    }
+    daemon::run(|stopping| watch_host(settings, |line| print(&format!("{line}\n")), stopping))
 }
