@@ -1,7 +1,7 @@
 //! `backend` and `loaded` with real balancers before real servers, under load. Needs haproxy, nginx and apache2.
 
 mod haproxy;
-mod ledger;
+pub mod ledger;
 mod nginx;
 mod others;
 mod place;

@@ -1,0 +1,103 @@
+//! Kills at random moments of a rollout: of the controller, a helper, supervisor, Apache. Each slot is wholly the old or wholly the
+//! new generation then, and the next `resume` or `rollback` ends well.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use super::place::{NODES, Place, all_up, all_up_again};
+
+/// Numbers that look like chance and are the same for a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % most
+    }
+}
+
+/// Kills somebody; what a person would call it.
+fn kill(place: &Place, whom: u64, chance: &mut Chance, controller: u32) -> String {
+    let node = NODES[usize::try_from(chance.below(6)).unwrap()];
+    let host = Place::host_of(node);
+    let pid = |which: &str| format!("$(docker inspect -f '{{{{.State.Pid}}}}' {which})");
+    match whom {
+        0 => {
+            let _ = std::process::Command::new("kill").args(["-9", &controller.to_string()]).status();
+            "the controller".to_owned()
+        }
+        1 => {
+            place.try_on(host, "pkill -9 -f 'fanli[^ ]* helper|/proc/self/fd/[0-9]+ helper| helper --state-dir'");
+            format!("the helper of frt{host}")
+        }
+        2 => {
+            place.try_on(host, &format!("kill -9 {}", pid(node)));
+            format!("supervisor of {node}")
+        }
+        _ => {
+            // All of it: workers that outlive their parent keep the port, and supervisor gives the next one up.
+            place.try_on(host, &format!("docker exec {node} pkill -9 -x apache2"));
+            format!("Apache of {node}")
+        }
+    }
+}
+
+#[test]
+fn killed_at_any_moment_every_slot_is_whole_and_the_next_run_ends_well() {
+    let seed = std::env::var("FANLI_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) ^ 0x5f0c_3a9b);
+    let moments = std::env::var("FANLI_TEST_MOMENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
+    println!("seed {seed}, {moments} moments");
+    let mut chance = Chance(seed);
+    let place = Place::played();
+    let started = Instant::now();
+    place.play(&["--tags", "rollout", "--set", "word=w0"]).good();
+    let usual = u64::try_from(started.elapsed().as_millis()).unwrap();
+    let mut settled = "w0".to_owned();
+    for moment in 1..=moments {
+        let word = format!("w{moment}");
+        let set = format!("word={word}");
+        let before: Vec<String> = NODES.iter().map(|node| place.tree(node)).collect();
+        let mut play = place
+            .command(&["play", "web.fp", "--tags", "rollout", "--set", &set])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let at = chance.below(usual);
+        std::thread::sleep(Duration::from_millis(at));
+        let whom = chance.below(4);
+        let killed = kill(&place, whom, &mut chance, play.id());
+        let code = play.wait().unwrap().code();
+        let what = format!("moment {moment}: {killed} killed after {at} ms, the run ended with {code:?}");
+        println!("{what}");
+        // A kill in the middle of a swap leaves one or the other, never a mixture.
+        let generations: Vec<String> = NODES.iter().map(|node| place.current(node)).collect();
+        let trees: Vec<String> = NODES.iter().map(|node| place.tree(node)).collect();
+
+        let back = chance.below(2) == 0;
+        // What was killed comes back by itself: supervisor by Docker, Apache by supervisor, the interface by the watcher.
+        all_up_again();
+        if back {
+            let said = place.fanli(&["rollout", "rollback", "web.fp", "--set", &set]);
+            assert_eq!(said.code, 0, "{what}, then rollback: {}", said.text);
+        }
+        let said = place.play(&["--tags", "rollout", "--set", &set]);
+        assert_eq!(said.code, 0, "{what}, then (rollback: {back}) once more: {}", said.text);
+        place.all_have(&word);
+        let after: Vec<String> = NODES.iter().map(|node| place.tree(node)).collect();
+        for (node, tree) in trees.iter().enumerate() {
+            assert!(
+                *tree == before[node] || *tree == after[node],
+                "{what}: {} showed neither the old nor the new: {}\n{tree}",
+                NODES[node],
+                generations[node]
+            );
+        }
+        let said = place.play(&["--tags", "rollout", "--set", &set]);
+        assert!(said.text.contains("nothing to roll out"), "{what}: {}", said.text);
+        settled = word;
+    }
+    all_up();
+    place.all_have(&settled);
+}

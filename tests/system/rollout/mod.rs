@@ -1,0 +1,38 @@
+//! Rollouts from the playbook to the client: two docker hosts over SSH, six nodes with Apache under supervisor, HAProxy before
+//! them, and clients with a ledger.
+
+mod killed;
+mod place;
+mod ways;
+
+use crate::balance::ledger::{Client, Load, summary};
+use place::{NODES, Place, header};
+
+/// Clients that notice whatever goes wrong: kept connections, new ones, bodies that come slowly.
+const CLIENTS: [(Client, usize); 4] =
+    [(Client::KeepAlive, 2), (Client::Once, 2), (Client::SlowPost, 3), (Client::SlowPostKeepAlive, 1)];
+
+/// Does something while clients ask through the balancer; no request of theirs may fail.
+#[track_caller]
+fn under_load<T>(what: &str, work: impl FnOnce() -> T) -> T {
+    let load = Load::start(std::process::id(), "10.86.0.1:8000", &CLIENTS);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let done = work();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let rows = load.stop();
+    eprintln!("{what}: {}", summary(&rows));
+    assert!(rows.len() > 50, "{what}: only {} requests", rows.len());
+    assert!(rows.iter().all(|row| !row.failed()), "{what}: {}", summary(&rows));
+    done
+}
+
+impl Place {
+    /// Every node shows and has loaded this.
+    #[track_caller]
+    fn all_have(&self, word: &str) {
+        for node in NODES {
+            assert_eq!(header(node, "X-Word"), word, "{node}");
+            assert_eq!(header(node, "X-Generation"), self.current(node), "{node}");
+        }
+    }
+}
