@@ -12,6 +12,8 @@ use crate::system::http::Request;
 use crate::system::process::{Program, run_within};
 use crate::system::supervisor::{Did, Patience, ProcessState, SupervisorHands, births as births_of};
 
+/// The header that tells which generation is loaded.
+const HEADER: &str = "x-generation";
 /// How long a page may take to answer which generation is loaded (`proof answer`).
 const ANSWER: Duration = Duration::from_secs(5);
 /// How often it is asked after a reload.
@@ -114,6 +116,8 @@ pub(super) async fn proven(settings: &Settings, id: &Id) -> bool {
         limit: ANSWER,
     };
     match probe().http(&request).await {
+        // In the header with any status: for Apache a page would need a file.
+        Ok(answer) if answer.header(HEADER) == Some(generation) => true,
         Ok(answer) if answer.status == 200 => {
             let text = String::from_utf8_lossy(&answer.body);
             text.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == generation)
