@@ -9,7 +9,7 @@ use super::shared_lab::{HOSTS, converged, nodes, on};
 use crate::common::fanli;
 
 /// How many moments when the environment (`FANLI_TEST_MOMENTS`) does not say: a moment takes some ten seconds.
-const MOMENTS: u32 = 20;
+const MOMENTS: u32 = 10;
 
 /// A small generator: the same seed gives the same moments.
 struct Random(u64);
