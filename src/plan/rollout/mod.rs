@@ -120,9 +120,9 @@ impl<'p> Planner<'_, 'p> {
             steps.extend(part.slots.iter().filter_map(trial));
             vec![(part.host, steps)]
         });
+        let reverts = reverts(parts);
         for (batch, members) in batches.iter().enumerate() {
             self.traffic(head, RolloutPart::Drain(batch), parts, members, Way::Out);
-            let reverts: BTreeMap<(usize, String), Value> = reverts(parts);
             self.rollout_stage(head, RolloutPart::Change(batch), parts, members, |part| {
                 let mut steps: Vec<Step> = Vec::new();
                 for slot in &part.slots {
