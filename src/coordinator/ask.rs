@@ -22,9 +22,12 @@ use crate::resource::interfaces::Seen;
 use crate::resource::rollout::Rollouts;
 use crate::value::{Map, Value};
 
-/// How long one look may take, and how long another run may hold the host before that.
+/// How long one look may take.
 const LOOK: Duration = Duration::from_secs(60);
-const LOCK: Duration = Duration::from_secs(10);
+
+/// How long another run may hold a host before it is looked at; and a look beside one.
+const AFTER_OTHERS: Option<Duration> = Some(Duration::from_secs(10));
+const BESIDE_OTHERS: Option<Duration> = None;
 
 /// What one host is asked.
 #[derive(Clone, Debug)]
@@ -43,7 +46,7 @@ pub type Answer = Result<Vec<Result<Map, Failure>>, Failure>;
 
 /// Asks every host, `forks` at a time. There is an answer for each.
 pub async fn ask(questions: Vec<Question>, name: &str, reach: Arc<Reach>, forks: usize) -> BTreeMap<String, Answer> {
-    carry(questions, (name, Hand::Looks, Some(LOCK)), reach, forks).await
+    carry(questions, (name, Hand::Looks, AFTER_OTHERS), reach, forks).await
 }
 
 /// Whether hosts are only looked at.
@@ -115,7 +118,7 @@ pub async fn survey(
     if !addresses.is_empty() {
         args.insert("ask".to_owned(), Value::List(addresses.iter().copied().map(Value::Ip).collect()));
     }
-    one_look(hosts, ("interfaces", "survey"), &args, Seen::from_output, reach, forks).await
+    one_look(hosts, ("interfaces", "survey", AFTER_OTHERS), &args, Seen::from_output, reach, forks).await
 }
 
 /// What is attached on every host, and what its watcher makes of it; as [`survey`].
@@ -124,7 +127,7 @@ pub async fn statuses(
     reach: Arc<Reach>,
     forks: usize,
 ) -> BTreeMap<String, Result<Watched, Failure>> {
-    one_look(hosts, ("attachments", "status"), &Map::new(), Watched::from_output, reach, forks).await
+    one_look(hosts, ("attachments", "status", AFTER_OTHERS), &Map::new(), Watched::from_output, reach, forks).await
 }
 
 /// What every host shows of its rollouts; as [`survey`], but beside a run that is at work: that is when people ask.
@@ -133,12 +136,7 @@ pub async fn rollouts(
     reach: Arc<Reach>,
     forks: usize,
 ) -> BTreeMap<String, Result<Rollouts, Failure>> {
-    let question = |(host, connection)| Question { host, connection, tasks: vec![("slots".to_owned(), Map::new())] };
-    let answers = carry(hosts.into_iter().map(question).collect(), ("slots", Hand::Looks, None), reach, forks).await;
-    answers
-        .into_iter()
-        .map(|(host, answer)| (host, first(answer).and_then(|map| Rollouts::from_output(&map))))
-        .collect()
+    one_look(hosts, ("slots", "slots", BESIDE_OTHERS), &Map::new(), Rollouts::from_output, reach, forks).await
 }
 
 /// Halts rollouts on every host with that reason, or lets them go on; beside a run that is at work, as it is to stop that.
@@ -157,20 +155,21 @@ pub async fn halts(
         args.extend(told.map(|(name, text)| (name.to_owned(), Value::Str(text))));
     }
     let question = |(host, connection)| Question { host, connection, tasks: vec![("halt".to_owned(), args.clone())] };
-    carry(hosts.into_iter().map(question).collect(), ("halt", Hand::Changes, None), reach, forks).await
+    carry(hosts.into_iter().map(question).collect(), ("halt", Hand::Changes, BESIDE_OTHERS), reach, forks).await
 }
 
 /// Asks every host one thing.
 async fn one_look<T>(
     hosts: Vec<(String, Connection)>,
-    (kind, name): (&str, &str),
+    (kind, name, lock_wait): (&str, &str, Option<Duration>),
     args: &Map,
     read: impl Fn(&Map) -> Result<T, Failure>,
     reach: Arc<Reach>,
     forks: usize,
 ) -> BTreeMap<String, Result<T, Failure>> {
     let question = |(host, connection)| Question { host, connection, tasks: vec![(kind.to_owned(), args.clone())] };
-    let answers = ask(hosts.into_iter().map(question).collect(), name, reach, forks).await;
+    let questions = hosts.into_iter().map(question).collect();
+    let answers = carry(questions, (name, Hand::Looks, lock_wait), reach, forks).await;
     answers.into_iter().map(|(host, answer)| (host, first(answer).and_then(|map| read(&map)))).collect()
 }
 
