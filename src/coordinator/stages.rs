@@ -140,15 +140,15 @@ impl Stages {
                 .filter(|target| !target.node.as_ref().is_some_and(|node| without.contains(node)))
                 .cloned()
                 .collect();
-            let part = |name: &String| targets.iter().any(|target| target.host == *name);
-            let members =
-                self.names.iter().enumerate().filter(|(number, name)| !self.ended.contains(number) && part(name));
-            self.waiting = members.map(|(number, _)| number).collect();
+            let wanted: BTreeSet<&str> = targets.iter().map(|target| target.host.as_str()).collect();
+            let names = self.names.iter().map(String::as_str).enumerate();
+            let members: BTreeMap<&str, usize> = names
+                .filter(|(number, name)| !self.ended.contains(number) && wanted.contains(name))
+                .map(|(number, name)| (name, number))
+                .collect();
+            self.waiting = members.values().copied().collect();
             // Hosts that are gone cannot do their part.
-            let gone = targets.iter().filter(|target| {
-                let number = self.names.iter().position(|name| *name == target.host);
-                number.is_none_or(|number| self.ended.contains(&number))
-            });
+            let gone = targets.iter().filter(|target| !members.contains_key(target.host.as_str()));
             let failed = gone.filter(|_| stage.part.is_some()).filter_map(|target| target.node.clone()).collect();
             self.current = Some(Current {
                 play: stage.play,
