@@ -106,8 +106,9 @@ struct Moment {
     at_ms: u64,
     what: String,
     how: Paint,
-    /// A stage: it lasts until the next moment.
-    batch: Option<(bool, Option<(u32, u32)>)>,
+    /// Whether it is a stage: that lasts until the next moment.
+    lasts: bool,
+    batch: Option<(u32, u32)>,
 }
 
 impl Timeline {
@@ -115,10 +116,9 @@ impl Timeline {
         match &event.kind {
             EventKind::StageStarted { play, batch, phase: Some(phase), targets } => {
                 let back = *phase == Phase::PutBack;
-                let key = (back, *batch);
                 let moments = self.of(play);
                 // The stages of a batch are one line: it begins with the first of them.
-                let goes_on = moments.last().is_some_and(|last| last.batch.is_some_and(|(_, of)| of == *batch))
+                let goes_on = moments.last().is_some_and(|last| last.lasts && last.batch == *batch)
                     && !back
                     && *phase != Phase::Confirm;
                 if goes_on {
@@ -129,11 +129,11 @@ impl Timeline {
                     Some((number, of)) => format!("batch {number} of {of}: {}", of_targets(targets)),
                     None => doing(*phase).to_owned(),
                 };
-                moments.push(Moment { at_ms: event.at_ms, what, how: Paint::Plain, batch: Some(key) });
+                moments.push(Moment { at_ms: event.at_ms, what, how: Paint::Plain, lasts: true, batch: *batch });
             }
             EventKind::Rollout { title, news } if !matches!(news, RolloutNews::Begins { .. }) => {
                 let (what, how) = sentence(news);
-                self.of(title).push(Moment { at_ms: event.at_ms, what, how, batch: None });
+                self.of(title).push(Moment { at_ms: event.at_ms, what, how, lasts: false, batch: None });
             }
             _ => {}
         }
@@ -152,7 +152,7 @@ impl Timeline {
             let _ = writeln!(text, "\n{}", paint(color, Paint::Strong, &format!("rollout \"{}\"", short(title))));
             for (moment, next) in moments.iter().zip(moments.iter().skip(1).map(Some).chain([None])) {
                 let lasted = next
-                    .filter(|_| moment.batch.is_some())
+                    .filter(|_| moment.lasts)
                     .map_or_else(String::new, |next| format!(" ({})", took(next.at_ms.saturating_sub(moment.at_ms))));
                 let line = paint(color, moment.how, &moment.what);
                 let _ = writeln!(text, "{:>8}  {line}{lasted}", took(moment.at_ms));
