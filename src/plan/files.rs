@@ -31,6 +31,8 @@ pub(super) struct Files {
     blobs: BTreeMap<PathBuf, Blob>,
     trees: BTreeMap<PathBuf, Tree>,
     templates: BTreeMap<PathBuf, Template>,
+    /// Whether a file of a tree of templates is text: what is not goes as it is.
+    texts: BTreeMap<Digest, bool>,
 }
 
 #[derive(Clone)]
@@ -170,7 +172,9 @@ impl Files {
             let path = format!("{}/{}", relative.trim_end_matches('/'), entry.path);
             let kind = match &entry.kind {
                 TreeEntryKind::File { blob, executable } => {
-                    let text = place.contents.read(blob.digest).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok());
+                    let text = *self.texts.entry(blob.digest).or_insert_with(|| {
+                        place.contents.read(blob.digest).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok())
+                    });
                     let rendered = if text { self.rendered(&path, place, scope, errors) } else { Some(*blob) };
                     let Some(blob) = rendered else {
                         sound = false;
@@ -208,6 +212,9 @@ impl Files {
         let generation = marked.digest().short();
         for entry in &mut marked.entries {
             let TreeEntryKind::File { blob, .. } = &mut entry.kind else { continue };
+            if self.texts.get(&blob.digest) == Some(&false) {
+                continue;
+            }
             let Ok(bytes) = place.contents.read(blob.digest) else { continue };
             if let Ok(text) = std::str::from_utf8(&bytes)
                 && text.contains(MARK)
