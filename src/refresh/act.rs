@@ -106,16 +106,7 @@ pub(super) async fn heal(settings: &Settings) -> Result<Option<Births>, Failure>
 /// Whether the program itself says that it has this generation. No answer is no proof.
 pub(super) async fn proven(settings: &Settings, id: &Id) -> bool {
     let (Some(url), Some(generation)) = (&settings.proof, &id.generation) else { return false };
-    let request = Request {
-        url: url.clone(),
-        method: "GET".to_owned(),
-        headers: Vec::new(),
-        body: None,
-        follow: false,
-        verify: true,
-        limit: ANSWER,
-    };
-    match probe().http(&request).await {
+    match probe().http(&Request::get(url, ANSWER)).await {
         // In the header with any status: for Apache a page would need a file.
         Ok(answer) if answer.header(HEADER) == Some(generation) => true,
         Ok(answer) if answer.status == 200 => {

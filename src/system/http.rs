@@ -46,6 +46,21 @@ pub struct Request {
     pub limit: Duration,
 }
 
+impl Request {
+    /// A plain `GET`: no header, no redirect followed, only a certificate that this host trusts.
+    pub fn get(url: impl Into<String>, limit: Duration) -> Self {
+        Self {
+            url: url.into(),
+            method: "GET".to_owned(),
+            headers: Vec::new(),
+            body: None,
+            follow: false,
+            verify: true,
+            limit,
+        }
+    }
+}
+
 /// What a server answered.
 #[derive(Clone, Debug)]
 pub struct Answer {

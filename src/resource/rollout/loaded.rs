@@ -134,13 +134,9 @@ impl Loaded {
     /// The generation that the process tells, which is the right one.
     async fn told(&self, probe: &Probe) -> Result<String, Failure> {
         let request = Request {
-            url: self.url.clone(),
-            method: "GET".to_owned(),
             headers: self.host.iter().map(|host| ("host".to_owned(), host.clone())).collect(),
-            body: None,
-            follow: false,
             verify: self.verify,
-            limit: self.request_timeout.min(self.within),
+            ..Request::get(&self.url, self.request_timeout.min(self.within))
         };
         let answer = probe.http(&request).await?;
         let told = match &self.header {

@@ -45,15 +45,7 @@ impl Standing {
     }
 
     async fn answers(url: &str, probe: &Probe) -> bool {
-        let request = Request {
-            url: url.to_owned(),
-            method: "GET".to_owned(),
-            headers: Vec::new(),
-            body: None,
-            follow: false,
-            verify: false,
-            limit: ANSWER,
-        };
+        let request = Request { verify: false, ..Request::get(url, ANSWER) };
         probe.http(&request).await.is_ok_and(|answer| answer.status < 400)
     }
 }

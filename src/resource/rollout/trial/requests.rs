@@ -77,13 +77,9 @@ impl Smoke {
 
     pub(super) fn request(&self, at: IpAddr, limit: Duration) -> Request {
         Request {
-            url: self.url(at),
-            method: "GET".to_owned(),
             headers: self.host.iter().map(|host| ("host".to_owned(), host.clone())).collect(),
-            body: None,
-            follow: false,
             verify: false,
-            limit,
+            ..Request::get(self.url(at), limit)
         }
     }
 
