@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use super::Probe;
 use super::netlink::Mac;
 use super::netns::Namespace;
+use super::procfs::pids;
 use crate::failure::Failure;
 
 /// A process that keeps a network namespace alive.
@@ -68,8 +69,7 @@ fn inode(namespace: &Namespace) -> Option<std::fs::Metadata> {
 
 fn namespaces() -> Namespaces {
     let (mut known, mut lived_in) = (Namespaces::new(), BTreeSet::new());
-    let numbers = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in numbers.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+    for pid in pids() {
         let folder = Path::new("/proc").join(pid.to_string());
         let mut note = |path: PathBuf, descriptor: bool| {
             let Ok(meta) = std::fs::metadata(&path) else { return };

@@ -32,6 +32,7 @@ pub mod own;
 pub mod packages;
 pub mod ping;
 pub mod process;
+mod procfs;
 pub mod removal;
 pub mod services;
 pub mod sockets;

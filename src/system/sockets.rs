@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::MetadataExt;
 
 use super::Probe;
+use super::procfs::{namespace, open_ones, pids};
 use crate::failure::{Context, Failure};
 
 /// The state `LISTEN` in `/proc/net/tcp`.
@@ -48,11 +48,9 @@ impl Probe {
         }
         let mut owners: BTreeMap<u64, Vec<u32>> = found.iter().map(|(_, _, inode)| (*inode, Vec::new())).collect();
         // Whoever has a socket of a network is in it, but for oddities; and there are hundreds of others.
-        let network =
-            |pid: u32| std::fs::metadata(format!("/proc/{pid}/ns/net")).ok().map(|seen| (seen.dev(), seen.ino()));
-        let own = network(pid);
-        for pid in all_processes().into_iter().filter(|pid| network(*pid) == own) {
-            for inode in open_sockets(pid) {
+        let own = namespace(pid, "net");
+        for pid in pids().filter(|pid| namespace(pid, "net") == own) {
+            for inode in open_ones(pid, "socket") {
                 owners.entry(inode).and_modify(|pids| pids.push(pid));
             }
         }
@@ -88,10 +86,8 @@ impl Probe {
 
     /// Whether two processes see the same files: those of one container do.
     pub fn share_files(&self, one: u32, other: u32) -> bool {
-        let space =
-            |pid: u32| std::fs::metadata(format!("/proc/{pid}/ns/mnt")).ok().map(|seen| (seen.dev(), seen.ino()));
-        let one = space(one);
-        one.is_some() && one == space(other)
+        let one = namespace(one, "mnt");
+        one.is_some() && one == namespace(other, "mnt")
     }
 }
 
@@ -126,21 +122,9 @@ fn kernels_address(hex: &str) -> Option<IpAddr> {
     }
 }
 
-fn all_processes() -> Vec<u32> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
-}
-
-/// The inodes of the sockets that a process has open.
-fn open_sockets(pid: u32) -> Vec<u64> {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    links.filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()).collect()
-}
-
 /// The first process that has the socket open.
 fn owner(inode: u64) -> Listener {
-    let pid = all_processes().into_iter().find(|pid| open_sockets(*pid).contains(&inode));
+    let pid = pids().find(|pid| open_ones(*pid, "socket").contains(&inode));
     let name = pid.and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok());
     Listener { pid, name: name.map_or_else(|| "another process".to_owned(), |name| name.trim().to_owned()) }
 }

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 
+use super::procfs::{namespace, open_ones, pids};
 use super::sockets::listening;
 use super::{Actuator, Probe};
 use crate::failure::{Context as _, Failure};
@@ -46,12 +47,9 @@ impl Probe {
     /// The processes that share the numbers of processes with `of` (all of one container), or with fanli itself. One that ends
     /// while this looks is left out.
     pub fn processes(&self, of: Option<u32>) -> Vec<Process> {
-        let room = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-        let Some(here) = room(&of.map_or_else(|| "self".to_owned(), |pid| pid.to_string())) else { return Vec::new() };
-        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        let pids = names.filter(|name| name.bytes().all(|digit| digit.is_ascii_digit()));
-        pids.filter(|pid| room(pid).as_ref() == Some(&here)).filter_map(|pid| process(&pid)).collect()
+        let here = of.map_or_else(|| namespace("self", "pid"), |pid| namespace(pid, "pid"));
+        let beside = pids().filter(|pid| here.is_some() && namespace(pid, "pid") == here);
+        beside.filter_map(process).collect()
     }
 
     /// Those of the processes that have a socket open which listens on that TCP port, in the network of the first of them that
@@ -61,10 +59,9 @@ impl Probe {
         let mut sockets = BTreeSet::new();
         for table in ["tcp", "tcp6"] {
             let text = self.read_small(format!("/proc/{net}/net/{table}"))?.unwrap_or_default();
-            sockets
-                .extend(text.lines().filter_map(|line| listening(line, port)).map(|inode| format!("socket:[{inode}]")));
+            sockets.extend(text.lines().filter_map(|line| listening(line, port)));
         }
-        let has = |process: &&Process| !open_ones(process.pid, "socket:").is_disjoint(&sockets);
+        let has = |process: &&Process| !open_ones(process.pid, "socket").is_disjoint(&sockets);
         Ok(among.iter().filter(has).cloned().collect())
     }
 }
@@ -79,25 +76,17 @@ impl Probe {
             title.is_some_and(|title| title.contains("worker process is shutting down"))
         };
         let apache = |worker: &Process| ["apache2", "httpd"].contains(&worker.name.as_str());
-        let with_parent = |worker: &Process| -> BTreeSet<String> {
-            open_ones(worker.pid, "pipe:").intersection(&open_ones(worker.parent, "pipe:")).cloned().collect()
-        };
+        let with_parent =
+            |worker: &Process| -> BTreeSet<u64> { &open_ones(worker.pid, "pipe") & &open_ones(worker.parent, "pipe") };
         let shared: Vec<_> =
             workers.iter().filter(|worker| apache(worker)).map(|one| (one, with_parent(one))).collect();
-        let fewer = |(worker, pipes): &&(&Process, BTreeSet<String>)| {
+        let fewer = |(worker, pipes): &&(&Process, BTreeSet<u64>)| {
             let mut others = shared.iter().filter(|(other, _)| other.parent == worker.parent);
             others.any(|(_, more)| pipes.len() < more.len() && pipes.is_subset(more))
         };
         let apaches = shared.iter().filter(fewer).map(|(worker, _)| (*worker).clone());
         workers.iter().filter(|worker| nginx(worker)).cloned().chain(apaches).collect()
     }
-}
-
-/// What a process has open of a sort, as the kernel shows it: `pipe:[12]`.
-fn open_ones(pid: u32, sort: &str) -> BTreeSet<String> {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let links = open.filter_map(|entry| std::fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok());
-    links.filter(|link| link.starts_with(sort)).collect()
 }
 
 impl Actuator {
@@ -114,7 +103,7 @@ impl Actuator {
             held => held.with_context(failed)?,
         };
         let same = |now: &Process| now.program == process.program && now.started.abs_diff(process.started) < TICK;
-        if !self::process(&process.pid.to_string()).is_some_and(|now| same(&now)) {
+        if !self::process(process.pid).is_some_and(|now| same(&now)) {
             return Ok(());
         }
         match pidfd_send_signal(&held, Signal::TERM) {
@@ -156,7 +145,7 @@ pub fn workers(all: &[Process], listeners: &[Process]) -> Vec<Process> {
     family.into_iter().filter(|process| !parents.contains(&process.pid)).cloned().collect()
 }
 
-fn process(pid: &str) -> Option<Process> {
+fn process(pid: u32) -> Option<Process> {
     let (parent, name, ticks) = read_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     // An upgrade replaces the file of a running program.
@@ -165,7 +154,7 @@ fn process(pid: &str) -> Option<Process> {
     // What the kernel counts from is the boot; the clock of files may have been set since then.
     let since_boot = Duration::from_millis(ticks.checked_mul(u64::try_from(TICK.as_millis()).ok()?)?);
     let started = now(ClockId::Realtime)?.checked_sub(now(ClockId::Boottime)?.checked_sub(since_boot)?)?;
-    Some(Process { pid: pid.parse().ok()?, parent, name, program, started })
+    Some(Process { pid, parent, name, program, started })
 }
 
 fn now(clock: ClockId) -> Option<Duration> {
@@ -233,7 +222,7 @@ mod tests {
     #[test]
     fn this_process_was_started_a_moment_ago() {
         let before = super::now(rustix::time::ClockId::Realtime).unwrap();
-        let own = super::process(&std::process::id().to_string()).unwrap();
+        let own = super::process(std::process::id()).unwrap();
         assert!(own.started <= before && !own.started_after(before));
     }
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::process::Program;
+use super::super::procfs::pids;
 use super::super::{Actuator, Probe};
 use crate::failure::{Context, Failure};
 
@@ -243,14 +244,12 @@ fn same_files(pid: u32) -> bool {
 
 /// The processes that carry the daemon's mark, without those whose parent does.
 fn marked(daemon: &Daemon, program: &Path) -> Vec<u32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     // It is `setsid` until it becomes the program.
     let starting = |pid| std::fs::read_link(proc(pid, "exe")).is_ok_and(|exe| exe.ends_with("setsid"));
     let ours = |pid: &u32| {
         (is_program(*pid, program, daemon) || starting(*pid)) && has_mark(*pid, daemon.name) && same_files(*pid)
     };
-    let found: Vec<u32> = pids.filter(ours).collect();
+    let found: Vec<u32> = pids().filter(ours).collect();
     let child = |pid: &u32| status(*pid).is_some_and(|(_, parent)| found.contains(&parent));
     found.iter().copied().filter(|pid| !child(pid)).collect()
 }
