@@ -12,10 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::failure::{Context, Failure};
 use crate::system::file_events::{Identity, identity};
+use crate::system::fs::CURRENT;
 use crate::value::{Digest, show_size};
 
-/// The link to the generation that counts, where a directory has generations.
-const CURRENT: &str = "current";
 /// The most files of a tree: limit `tree_files`.
 const MOST_FILES: usize = 20_000;
 /// The most bytes of a tree: limit `tree_size`.

@@ -11,15 +11,11 @@ use super::super::patience::Patience;
 use super::super::{ArgError, Nature, Observed, Resource};
 use crate::change::{Change, Fields, State};
 use crate::failure::Failure;
-use crate::system::fs::EntryKind;
+use crate::system::fs::{CURRENT, EntryKind, GENERATIONS};
 use crate::system::http::{Request, check_header, check_url};
 use crate::system::workers::{Process, workers};
 use crate::system::{Actuator, Probe};
 use crate::value::{Map, Value};
-
-/// The link in a slot that names its generation, and where generations are.
-const CURRENT: &str = "current";
-const GENERATIONS: &str = "generations/";
 
 /// How much of a wrong answer a failure shows, in signs.
 const SHOWN: usize = 60;
@@ -124,7 +120,7 @@ impl Loaded {
             return Err(Failure::new(format!("{path} is {}, not a link", entry.kind.show())));
         };
         let to = to.to_string_lossy();
-        let on_disk = to.strip_prefix(GENERATIONS).unwrap_or(&to);
+        let on_disk = to.strip_prefix(GENERATIONS).and_then(|id| id.strip_prefix('/')).unwrap_or(&to);
         if on_disk == self.generation {
             return Ok(entry.changed());
         }

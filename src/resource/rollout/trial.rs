@@ -21,6 +21,7 @@ use crate::resource::param::{HostPath, Size};
 use crate::resource::{ArgError, Observed, Resource};
 use crate::system::blueprint::{Blueprint, Mounted};
 use crate::system::docker::{Container as Found, Docker, container_name, image_name};
+use crate::system::fs::{EntryKind, GENERATIONS};
 use crate::system::{Actuator, Probe};
 use crate::value::{Arrow, Digest, Map};
 
@@ -322,8 +323,8 @@ impl Resource for Trial {
                 }
             });
         };
-        let staged = format!("{}/generations/{}", self.path.0, self.generation);
-        if !matches!(hands.stat(&staged)?, Some(entry) if entry.kind == crate::system::fs::EntryKind::Directory) {
+        let staged = format!("{}/{}/{}", self.path.0, GENERATIONS, self.generation);
+        if !matches!(hands.stat(&staged)?, Some(entry) if entry.kind == EntryKind::Directory) {
             return Err(Failure::new(format!(
                 "generation {} is not staged: there is no directory {staged}",
                 self.generation

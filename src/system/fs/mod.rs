@@ -26,7 +26,7 @@ use crate::failure::Failure;
 pub use lock::{Lock, holder, lock};
 pub use look::{Bytes, KEPT_FOR_DIFF, MOST_CONTENT};
 pub use plain_tree::{DEEPEST_TREE, FoundEntry, FoundTree, MOST_TREE_ENTRIES, NewTree, TreeEntry};
-pub use slots::{Generation, Slot, is_generation};
+pub use slots::{CURRENT, GENERATIONS, Generation, Slot, is_generation};
 pub use validate::STAGED;
 pub use write::Staged;
 

@@ -20,9 +20,9 @@ use super::{Actuator, Attrs, Probe, failed};
 use crate::failure::Failure;
 
 /// Where generations lie in a slot.
-const GENERATIONS: &str = "generations";
+pub const GENERATIONS: &str = "generations";
 /// The link to the one that is used.
-const CURRENT: &str = "current";
+pub const CURRENT: &str = "current";
 /// How many hex digits an ID has.
 const ID_LENGTH: usize = 12;
 

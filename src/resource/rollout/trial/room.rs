@@ -12,7 +12,7 @@ use crate::resource::container::refused_source;
 use crate::system::Actuator;
 use crate::system::blueprint::{Mounted, last_lines};
 use crate::system::container_body::Bind;
-use crate::system::fs::{Attrs, EntryKind};
+use crate::system::fs::{Attrs, CURRENT, EntryKind, GENERATIONS};
 
 /// The largest log that is read for its last lines, and how many files are shown.
 const MOST_LOG: u64 = 1 << 20;
@@ -33,14 +33,14 @@ impl Trial {
         hands.own_dirs(outer.chain([room.as_path()]))?;
         let slot = room.join("slot");
         // Open to all: programs read it as their own user, and the room around it is closed.
-        hands.make_dir(slot.join("generations"), Attrs::mode(0o755))?;
-        hands.symlink(slot.join("current"), format!("generations/{}", self.generation))?;
+        hands.make_dir(slot.join(GENERATIONS), Attrs::mode(0o755))?;
+        hands.symlink(slot.join(CURRENT), format!("{GENERATIONS}/{}", self.generation))?;
         let bind = |from: String, to: String, read_only| Bind { from, to, read_only, ..Bind::default() };
-        let generations = hands.bind_source(&format!("{}/generations", self.path.0)).await?;
+        let generations = hands.bind_source(&format!("{}/{GENERATIONS}", self.path.0)).await?;
         let mut made = Room {
             binds: vec![
                 bind(slot.to_string_lossy().into_owned(), subject.inside.clone(), true),
-                bind(generations, format!("{}/generations", subject.inside), true),
+                bind(generations, format!("{}/{GENERATIONS}", subject.inside), true),
             ],
             written: Vec::new(),
         };
