@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use unicode_width::UnicodeWidthChar as _;
 
 use crate::source::{Sources, Span};
-use crate::visible::{is_deceptive, visible};
+use crate::visible::{count, is_deceptive, visible};
 
 /// One error: what is wrong, where, and the way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,8 +104,7 @@ pub fn render_as(diagnostics: &[Diagnostic], sources: &Sources, end: &str) -> St
     if hidden > 0 {
         let _ = writeln!(out, "and {hidden} more errors, not shown");
     }
-    let count = sorted.len();
-    let _ = writeln!(out, "{count} error{}: {end}", if count == 1 { "" } else { "s" });
+    let _ = writeln!(out, "{}: {end}", count(sorted.len(), "error"));
     out
 }
 

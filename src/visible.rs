@@ -1,5 +1,7 @@
 //! What can be shown: characters that would deceive a reader are never printed as they are.
 
+use std::fmt::Display;
+
 /// Characters that cannot be seen or that change how the rest of a line is shown (CVE-2021-42574): no source may hold them,
 /// no report shows them as they are.
 pub fn is_deceptive(c: char) -> bool {
@@ -7,6 +9,12 @@ pub fn is_deceptive(c: char) -> bool {
         '\u{00AD}' | '\u{061C}' | '\u{115F}' | '\u{1160}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
         | '\u{2060}'..='\u{206F}' | '\u{3164}' | '\u{FEFF}' | '\u{FFA0}' | '\u{FFF9}'..='\u{FFFB}'
         | '\u{E0000}'..='\u{E0FFF}')
+}
+
+/// A number of things: `1 step`, `2 steps`.
+pub fn count(number: impl Copy + Display + From<u8> + PartialEq, what: &str) -> String {
+    let end = if number == 1.into() { "" } else { "s" };
+    format!("{number} {what}{end}")
 }
 
 /// Text fit for a message: what cannot be seen, or would move the cursor, is written out.

@@ -6,6 +6,7 @@ use super::{complain, exit, print, request};
 use crate::book::View;
 use crate::plan;
 use crate::source::Sources;
+use crate::visible::count;
 
 /// Look for errors in a playbook, for every host, touching none
 #[derive(clap::Args, Debug)]
@@ -38,7 +39,6 @@ pub(super) fn run(args: &Args) -> ExitCode {
                 .flat_map(|stage| &stage.targets)
                 .map(|target| target.steps.len())
                 .sum();
-            let count = |number: usize, word: &str| format!("{number} {word}{}", if number == 1 { "" } else { "s" });
             print(&format!(
                 "{}: no errors; {}, {}, {}, {}\n",
                 args.playbook.file.display(),

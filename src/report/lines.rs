@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::rollout;
-use super::words::{Paint, bounded, bounded_to, count, paint, short, took};
+use super::words::{Paint, bounded, bounded_to, paint, short, took};
 use crate::change::{Change, FieldChange, Verb};
 use crate::event::{Event, EventKind, Outcome, StepRef};
 use crate::failure::Failure;
+use crate::visible::count;
 
 /// How much is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,8 +55,8 @@ impl Lines {
             EventKind::RunStarted { playbook, hosts, steps, check, .. } => {
                 self.width = hosts.iter().map(|host| host.chars().count()).max().unwrap_or(0).min(WIDEST);
                 let mode = if *check { ", only looking" } else { "" };
-                let hosts = count(hosts.len() as u64, "host");
-                format!("{}: {hosts}, {}{mode}\n", short(playbook), count(u64::from(*steps), "step"))
+                let hosts = count(hosts.len(), "host");
+                format!("{}: {hosts}, {}{mode}\n", short(playbook), count(*steps, "step"))
             }
             EventKind::HostConnected { uploaded: true } => self.line(&event.host, Paint::Dim, "helper sent"),
             EventKind::StageStarted { play, batch, phase, targets } => {

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 
 use super::lines::{Detail, WIDEST};
 use super::rollout::Timeline;
-use super::words::{Paint, count, paint, short, took};
+use super::words::{Paint, paint, short, took};
 use crate::event::{Event, EventKind, Tally, Verdict};
+use crate::visible::count;
 
 /// The most hosts that get a line of their own when all is well.
 const MOST_ROWS: usize = 50;
@@ -116,14 +117,14 @@ impl Recap {
             Verdict::Converged if tally.changed == 0 => {
                 ("nothing to do: everything is as declared".to_owned(), Paint::Good)
             }
-            Verdict::Converged => (format!("done: {} applied", count(u64::from(tally.changed), "change")), Paint::Good),
+            Verdict::Converged => (format!("done: {} applied", count(tally.changed, "change")), Paint::Good),
             Verdict::WouldChange => {
                 let unknown = if tally.unknown > 0 {
-                    format!(", {} cannot be known yet", count(u64::from(tally.unknown), "step"))
+                    format!(", {} cannot be known yet", count(tally.unknown, "step"))
                 } else {
                     String::new()
                 };
-                let changes = count(u64::from(tally.changed), "change");
+                let changes = count(tally.changed, "change");
                 (
                     format!("only looked: {changes} would be applied{unknown}; run without --check to apply"),
                     Paint::Change,
@@ -132,7 +133,7 @@ impl Recap {
             Verdict::Failed => {
                 let failed = match tally.failed {
                     0 => "not all hosts came to the end".to_owned(),
-                    steps => count(u64::from(steps), "step"),
+                    steps => count(steps, "step"),
                 };
                 (
                     format!("failed: {failed}; mend the cause and run the same command again: what is done stays done"),

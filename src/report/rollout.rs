@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::words::{Paint, count, paint, short, took};
+use super::words::{Paint, paint, short, took};
 use crate::event::{Event, EventKind, Phase, RolloutNews, Target};
+use crate::visible::count;
 
 /// How many names of nodes a line holds.
 const MOST_NAMES: usize = 8;
@@ -43,7 +44,7 @@ pub(super) fn of_targets(targets: &[Target]) -> String {
 /// News in a sentence, and how it is to be taken.
 pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
     let all = |nodes: &[String]| names(nodes.iter().map(String::as_str));
-    let nodes = |number: u32| count(u64::from(number), "node");
+    let nodes = |number: u32| count(number, "node");
     let budget = |budget: u32| if budget == 0 { "none may".to_owned() } else { format!("{budget} may") };
     match news {
         RolloutNews::Nothing { nodes: number } => {

@@ -76,11 +76,6 @@ pub(super) fn paint(color: bool, paint: Paint, text: &str) -> String {
     if color { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// `1 step`, `2 steps`.
-pub(super) fn count(number: u64, word: &str) -> String {
-    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
-}
-
 /// `340ms`, `2.4s`, `3m05s`: times for people.
 pub(super) fn took(millis: u64) -> String {
     match millis {

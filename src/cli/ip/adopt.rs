@@ -13,6 +13,7 @@ use crate::book::{Bound, Entry, Predecessor, Refused, Spot, State, Store as _, e
 use crate::cli::exit;
 use crate::report::harmless;
 use crate::resource::interfaces::{Seen, SeenRecord};
+use crate::visible::count;
 
 /// Make the address book anew, or mend it, from what the hosts show
 #[derive(clap::Args, Debug)]
@@ -148,11 +149,6 @@ pub(super) fn adopt(args: &Adopt) -> Result<(String, u8), Trouble> {
         () => exit::OK,
     };
     Ok((text, code))
-}
-
-/// `1 record`, `2 records`.
-pub(super) fn count(number: usize, what: &str) -> String {
-    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// An older book.

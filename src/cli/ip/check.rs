@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::adopt::count as counted;
 use super::{Desk, Reaching, Trouble, request};
 use crate::book::State;
 use crate::book::compare::{Difference, Sides, Weight, differences};
 use crate::cli::exit;
 use crate::report::harmless;
+use crate::visible::count;
 
 /// The most addresses that the network is asked for.
 const MOST_ASKED: usize = 64;
@@ -73,16 +73,16 @@ pub(super) fn check(args: &Check) -> Result<(String, u8), Trouble> {
             unknown.join(", ")
         );
     }
-    let count = |weight: Weight| found.iter().filter(|one| one.weight == weight).count();
-    let hosts = counted(survey.values().filter(|seen| seen.is_ok()).count(), "reachable host");
-    let records = counted(entries.len(), "record");
-    let _ = match (count(Weight::Wrong), count(Weight::Unknown)) {
+    let number = |weight: Weight| found.iter().filter(|one| one.weight == weight).count();
+    let hosts = count(survey.values().filter(|seen| seen.is_ok()).count(), "reachable host");
+    let records = count(entries.len(), "record");
+    let _ = match (number(Weight::Wrong), number(Weight::Unknown)) {
         (0, 0) => writeln!(text, "no difference between {records} and {hosts}"),
         (0, unknown) => {
-            let unknown = counted(unknown, "host");
+            let unknown = count(unknown, "host");
             writeln!(text, "no difference between {records} and {hosts}; {unknown} could not be reached")
         }
-        (wrong, _) => writeln!(text, "{} between {records} and {hosts}", counted(wrong, "difference")),
+        (wrong, _) => writeln!(text, "{} between {records} and {hosts}", count(wrong, "difference")),
     };
     Ok((text, code))
 }

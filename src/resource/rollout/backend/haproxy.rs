@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use super::{AtLimit, Backend, Bound, Limit, Seen, count, over, unknown};
+use super::{AtLimit, Backend, Bound, Limit, Seen, over, unknown};
 use crate::failure::Failure;
 use crate::system::haproxy::{Order, Server};
 use crate::system::{Actuator, Probe};
+use crate::visible::count;
 
 /// How long cut sessions may take to be gone: limit `cut`.
 const CUT: Duration = Duration::from_secs(5);

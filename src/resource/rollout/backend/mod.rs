@@ -160,11 +160,6 @@ fn over(failure: &Failure) -> bool {
     failure.kind == FailureKind::Timeout
 }
 
-/// `3 sessions`.
-fn count(number: u64, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
-}
-
 /// How many names a failure lists.
 const SHOWN: usize = 20;
 

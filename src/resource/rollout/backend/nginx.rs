@@ -9,12 +9,13 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::haproxy::last;
-use super::{AtLimit, Backend, Limit, Seen, Wanted, count, over, unknown};
+use super::{AtLimit, Backend, Limit, Seen, Wanted, over, unknown};
 use crate::failure::Failure;
 use crate::system::fs::Attrs;
 use crate::system::process::Program;
 use crate::system::workers::Process;
 use crate::system::{Actuator, Probe};
+use crate::visible::count;
 
 /// The longest upstream file that is read.
 const MOST_FILE: u64 = 4 << 20;
@@ -207,7 +208,7 @@ fn named_nginx(all: &[Process]) -> impl Iterator<Item = &Process> {
 }
 
 fn old_workers(number: usize) -> String {
-    count(u64::try_from(number).unwrap_or(u64::MAX), "old worker")
+    count(number, "old worker")
 }
 
 /// `(process 12, 13)`.
