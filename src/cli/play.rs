@@ -118,11 +118,11 @@ impl Args {
 }
 
 pub(super) fn run(args: &Args) -> ExitCode {
-    part(args, plan::Part::All, None)
+    part(args, plan::Part::All)
 }
 
-/// Runs a part of the playbook; with [`plan::Part::PutBack`] what `undo` confirmed is put back, too.
-pub(super) fn part(args: &Args, part: plan::Part, undo: Option<String>) -> ExitCode {
+/// Runs a part of the playbook.
+pub(super) fn part(args: &Args, part: plan::Part) -> ExitCode {
     let mut asked = match request::request(&args.playbook, &args.part) {
         Ok(asked) => asked,
         Err(message) => {
@@ -130,7 +130,7 @@ pub(super) fn part(args: &Args, part: plan::Part, undo: Option<String>) -> ExitC
             return exit::BAD_INPUT.into();
         }
     };
-    (asked.part, asked.undo) = (part, undo);
+    asked.part = part;
     asked.options.check = args.check;
     asked.options.diff = args.diff;
     asked.options.step_limit = args.step_limit;

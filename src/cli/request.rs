@@ -83,7 +83,6 @@ pub(super) fn request(playbook: &Playbook, part: &Part) -> Result<PlanRequest, S
             lock_wait: Some(Duration::from_secs(10)),
         },
         part: plan::Part::All,
-        undo: None,
     })
 }
 

@@ -157,7 +157,7 @@ fn resume(args: &play::Args) -> ExitCode {
             Ok(code) | Err(Ended(code)) => return code.into(),
         }
     }
-    play::part(args, Part::Rollouts, None)
+    play::part(args, Part::Rollouts)
 }
 
 /// What is under way is put back; where nothing is, the newest run that confirmed something is undone.
@@ -174,7 +174,7 @@ fn rollback(args: &play::Args) -> Result<ExitCode, Ended> {
     // A run's name begins with its time.
     let time = |run: &&String| u64::from_str_radix(run.split('-').next().unwrap_or_default(), 16).unwrap_or_default();
     let newest = slots().filter_map(|slot| slot.run.as_ref()).max_by_key(time);
-    Ok(play::part(args, Part::PutBack, newest.filter(|_| !open).cloned()))
+    Ok(play::part(args, Part::PutBack { undo: newest.filter(|_| !open).cloned() }))
 }
 
 /// Each host's name, and below it its slots.

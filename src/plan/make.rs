@@ -43,12 +43,10 @@ pub struct PlanRequest {
     pub options: RunOptions,
     /// What of the playbook.
     pub part: Part,
-    /// With [`Part::PutBack`]: the run whose confirmed rollouts are undone; none, to put back only what is not confirmed.
-    pub undo: Option<String>,
 }
 
 /// What of a playbook is planned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Part {
     /// Everything, in order.
     #[default]
@@ -56,7 +54,10 @@ pub enum Part {
     /// The rollouts alone.
     Rollouts,
     /// The rollouts alone, and what they rolled out is put back.
-    PutBack,
+    PutBack {
+        /// The run whose confirmed rollouts are undone, too; `None` to put back only what is not confirmed.
+        undo: Option<String>,
+    },
 }
 
 /// The word by which `--tags` and `--skip-tags` choose rollouts.

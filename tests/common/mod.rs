@@ -176,6 +176,5 @@ pub fn request(playbook: std::path::PathBuf) -> fanli::plan::PlanRequest {
         run: "tests".to_owned(),
         options: fanli::plan::RunOptions { check: true, diff: false, step_limit, lock_wait: Some(lock_wait) },
         part: fanli::plan::Part::All,
-        undo: None,
     }
 }

@@ -28,7 +28,6 @@ fn planned(network: &str, body: &str) -> Result<RunPlan, String> {
         run: "test".to_owned(),
         options,
         part: Part::All,
-        undo: None,
     };
     let mut sources = Sources::default();
     let (playbook, found) = plan::load(&request, &mut sources);

@@ -124,6 +124,6 @@ fn a_part_of_a_playbook() {
     assert_eq!(titles(&|request| request.part = Part::Rollouts), ["r"]);
     assert_eq!(titles(&|request| request.tags = vec!["rollout".to_owned()]), ["r"]);
     assert_eq!(titles(&|request| request.skip_tags = vec!["rollout".to_owned()]), ["p"]);
-    let run = planned(&text, "x\n", |request| request.part = Part::PutBack).unwrap();
+    let run = planned(&text, "x\n", |request| request.part = Part::PutBack { undo: None }).unwrap();
     assert!(run.rollouts.values().all(|info| info.put_back));
 }

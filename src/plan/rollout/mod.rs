@@ -81,7 +81,7 @@ impl<'p> Planner<'_, 'p> {
             title: title.to_owned(),
             batches: batches.iter().map(|batch| batch.iter().filter_map(name_of).collect()).collect(),
             budget: settings.budget,
-            put_back: self.request.part == super::Part::PutBack,
+            put_back: matches!(self.request.part, super::Part::PutBack { .. }),
         };
         self.rollouts.insert(number, info);
         let of = u32::try_from(batches.len()).unwrap_or(u32::MAX);
@@ -91,7 +91,10 @@ impl<'p> Planner<'_, 'p> {
 
     fn stages_of(&mut self, head: &Head, batches: &[Vec<usize>], parts: &[Part], settings: &Settings) {
         let all: Vec<usize> = batches.iter().flatten().copied().collect();
-        let undo = self.request.undo.as_deref().map(Value::from);
+        let undo = match &self.request.part {
+            super::Part::PutBack { undo } => undo.as_deref().map(Value::from),
+            super::Part::All | super::Part::Rollouts => None,
+        };
         let run = Value::from(self.request.run.as_str());
         self.rollout_stage(head, RolloutPart::Prepare, parts, &all, |part| {
             let stage = |slot: &Slot| {
