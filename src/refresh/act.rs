@@ -1,6 +1,5 @@
 //! What is done to the program, and asked of it.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -10,7 +9,7 @@ use super::{How, Settings, probe};
 use crate::failure::Failure;
 use crate::system::http::Request;
 use crate::system::process::{Program, run_within};
-use crate::system::supervisor::{Did, Patience, ProcessState, SupervisorHands, births as births_of};
+use crate::system::supervisor::{Births, Did, Patience, ProcessState, SupervisorHands, births as births_of};
 
 /// The header that tells which generation is loaded.
 const HEADER: &str = "x-generation";
@@ -20,9 +19,6 @@ const ANSWER: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(200);
 /// How long a program must stay up after a signal.
 const STEADY: Duration = Duration::from_secs(2);
-
-/// Process numbers and starts by name.
-pub(super) type Births = BTreeMap<String, (Option<u32>, i64)>;
 
 fn patience(settings: &Settings) -> Patience {
     Patience { start: settings.limit, stop: settings.limit, steady: STEADY }

@@ -1,6 +1,5 @@
 //! One pass: look, compare, and act on the difference.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -11,6 +10,7 @@ use super::tree::{Id, Tree};
 use super::{Settings, clock, now, one_line};
 use crate::failure::Failure;
 use crate::system::file_events::FileEvents;
+use crate::system::supervisor::Births;
 
 /// How often in one pass something may have changed again, before others get their turn.
 const MOST_TURNS: usize = 10;
@@ -283,7 +283,7 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
         }
     }
 
-    fn loaded(&mut self, tree: &Tree, births: BTreeMap<String, (Option<u32>, i64)>) {
+    fn loaded(&mut self, tree: &Tree, births: Births) {
         self.status.loaded = Some(tree.id.clone());
         self.status.since = now();
         self.status.births = births;

@@ -1,6 +1,5 @@
 //! What a refresher knows, as it leaves it in its container: for itself after a restart, for the host, and for people.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -10,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::tree::Id;
 use crate::failure::{Context, Failure};
+use crate::system::supervisor::Births;
 
 /// Where it stands, in the container.
 pub const FILE: &str = "/run/fanli/refresh.json";
@@ -39,7 +39,7 @@ pub struct Status {
     /// How many times this refresher has had the program reloaded or started.
     pub reloads: u64,
     /// The program's processes when it last loaded something: number and start.
-    pub births: BTreeMap<String, (Option<u32>, i64)>,
+    pub births: Births,
 }
 
 impl Status {

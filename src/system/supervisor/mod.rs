@@ -340,7 +340,10 @@ impl SupervisorHands {
     }
 }
 
-/// The process numbers of some processes by their names, and when each was started: another one is another process.
-pub fn births(processes: &[Process]) -> BTreeMap<String, (Option<u32>, i64)> {
+/// Processes by their names: number and start. With another one it is another process.
+pub type Births = BTreeMap<String, (Option<u32>, i64)>;
+
+/// The births of some processes.
+pub fn births(processes: &[Process]) -> Births {
     processes.iter().map(|process| (process.full_name(), (process.pid, process.start))).collect()
 }
