@@ -1,5 +1,8 @@
 //! What a kind's parameters are: for `fanli doc`, for the checks before the first connection, and for reading arguments.
 
+use std::fmt;
+
+use crate::failure::Failure;
 use crate::value::Value;
 
 /// A kind, described.
@@ -80,6 +83,23 @@ impl ArgError {
     /// An error about one parameter.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// As a sentence: `` `port` is a number from 1 to 65535 ``.
+impl fmt::Display for ArgError {
+    fn fmt(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        if self.field.is_empty() {
+            out.write_str(&self.message)
+        } else {
+            write!(out, "`{}` {}", self.field, self.message)
+        }
+    }
+}
+
+impl From<ArgError> for Failure {
+    fn from(error: ArgError) -> Self {
+        Self::new(error.to_string())
     }
 }
 

@@ -301,9 +301,9 @@ impl Recorded {
             .hint("run the playbook once: it is written anew"));
         }
         let attach = Attach::from_args(record.args.clone()).map_err(|errors| {
-            let wrong = errors.iter().map(|error| format!("`{}` {}", error.field, error.message));
+            let wrong: Vec<String> = errors.iter().map(ToString::to_string).collect();
             Failure::new(format!("the record of container {} does not fit this fanli", record.container))
-                .because(wrong.collect::<Vec<_>>().join(", "))
+                .because(wrong.join(", "))
                 .hint("run the playbook once with this version: it is written anew")
         })?;
         attach.check().map_err(|error| Failure::new(format!("`{}`: {}", error.field, error.message)))?;

@@ -195,7 +195,7 @@ impl Container {
     /// Makes the new container beside the old one, then lets it take its place.
     async fn replace(&self, old: Option<&Found>, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
         let [new_name, old_name] = self.leftovers();
-        let mut body = self.body().map_err(|error| Failure::new(format!("`{}` {}", error.field, error.message)))?;
+        let mut body = self.body()?;
         let Some(image) = docker.image(&self.image).await? else {
             return Err(Failure::new(format!("there is no image {} on this host", self.image))
                 .hint("make it with an `image` task before this one"));

@@ -168,7 +168,7 @@ impl Loaded {
                 Some(found.pid.ok_or_else(|| Failure::new(format!("container {name} is {}", found.status)))?)
             }
         };
-        let port = self.listens_on().map_err(|error| Failure::new(format!("`{}` {}", error.field, error.message)))?;
+        let port = self.listens_on()?;
         let all = probe.processes(inside);
         let listeners = probe.listeners(inside, port, &all)?;
         if listeners.is_empty() {

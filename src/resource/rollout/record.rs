@@ -96,12 +96,8 @@ impl RevertStep {
     /// Its arguments do not fit this fanli.
     pub fn build(&self) -> Result<Kind, Failure> {
         Kind::build(&self.kind, self.args.clone()).map_err(|errors| {
-            let wrong = errors.iter().map(|error| match error.field.as_str() {
-                "" => error.message.clone(),
-                field => format!("`{field}` {}", error.message),
-            });
-            Failure::new(format!("the step `{}` does not fit this fanli", self.kind))
-                .because(wrong.collect::<Vec<_>>().join(", "))
+            let wrong: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            Failure::new(format!("the step `{}` does not fit this fanli", self.kind)).because(wrong.join(", "))
         })
     }
 

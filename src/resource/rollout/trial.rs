@@ -182,12 +182,11 @@ impl Trial {
     }
 
     fn of_image(&self, blueprint: Blueprint) -> Result<Blueprint, Failure> {
-        let wrong = |error: ArgError| Failure::new(format!("`{}` {}", error.field, error.message));
         let mounted = |arrow: &Arrow| {
-            let bind = bind(arrow).map_err(|message| wrong(ArgError::new("mounts", message)))?;
+            let bind = bind(arrow).map_err(|message| ArgError::new("mounts", message))?;
             Ok(Mounted { from: bind.from, to: bind.to, read_only: bind.read_only })
         };
-        let env = texts("env", &self.env).map_err(wrong)?;
+        let env = texts("env", &self.env)?;
         Ok(Blueprint {
             env: env.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
             user: self.user.clone().unwrap_or_default(),

@@ -187,7 +187,7 @@ impl Service {
             let mut log = String::new();
             let daemon = self.daemon(&mut log);
             if state == ScriptState::Running
-                || daemon.map_or(Ok(false), |daemon| Ok(!hands.daemon(&daemon)?.is_empty()))?
+                || daemon.map_or(Ok(false), |daemon| hands.daemon(&daemon).map(|found| !found.is_empty()))?
             {
                 return Ok(());
             }

@@ -197,10 +197,6 @@ impl Backend {
         })
     }
 
-    fn known_way(&self) -> Result<Way<'_>, Failure> {
-        self.way().map_err(|error| Failure::new(format!("`{}` {}", error.field, error.message)))
-    }
-
     /// `web/web08010`.
     fn shown(&self) -> String {
         self.pool.as_ref().map_or_else(|| self.name.clone(), |pool| format!("{pool}/{}", self.name))
@@ -211,7 +207,7 @@ impl Backend {
     }
 
     async fn look(&self, probe: &Probe) -> Result<Seen, Failure> {
-        match self.known_way()? {
+        match self.way()? {
             Way::HaProxy(way) => way.look(probe).await,
             Way::Nginx(way) => way.look(probe).await,
             Way::Programs(way) => way.look(probe).await,
@@ -273,7 +269,7 @@ impl Resource for Backend {
     }
 
     async fn apply(&self, _: &Change, hands: &Actuator) -> Result<Map, Failure> {
-        match (self.known_way()?, self.state) {
+        match (self.way()?, self.state) {
             (Way::HaProxy(way), Wanted::Drained) => way.drain(hands).await?,
             (Way::HaProxy(way), Wanted::Ready) => way.ready(hands).await?,
             (Way::Nginx(way), Wanted::Drained) => way.drain(hands).await?,

@@ -8,6 +8,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use tokio::time::Instant;
 
 use super::mark::{self, Listens};
+use super::requests::Smoke;
 use super::room::Room;
 use super::{LABEL, Subject, Trial, ports, typed};
 use crate::failure::Failure;
@@ -102,12 +103,13 @@ impl Trial {
         let Some(pid) = found.pid else { return Err(self.died(argv, hall).await?) };
         let inside = hall.hands.namespace(hall.docker, &found).await?;
         take_addresses(&hall.subject.addresses, &inside, hall.hands).await?;
-        let listens = match self.listening(pid, hall).await {
+        let smokes = self.smokes()?;
+        let listens = match self.listening(pid, &smokes, hall).await {
             Err(_) if !hall.lives().await? => return Err(self.died(argv, hall).await?),
             other => other?,
         };
         self.fits(&listens, hall)?;
-        self.ask(&listens, &found, hall).await?;
+        self.ask(&smokes, &listens, &found, hall).await?;
         // Some listen a little later.
         let listens = mark::of(hall.hands.listening_beside(pid)?);
         self.fits(&listens, hall)?;
@@ -126,8 +128,7 @@ impl Trial {
     }
 
     /// Waits until it listens on all ports that are declared or asked; gives everything that it listens on.
-    async fn listening(&self, pid: u32, hall: &Hall<'_>) -> Result<Listens, Failure> {
-        let smokes = self.smokes().map_err(|error| Failure::new(format!("`{}` {}", error.field, error.message)))?;
+    async fn listening(&self, pid: u32, smokes: &[Smoke], hall: &Hall<'_>) -> Result<Listens, Failure> {
         let declared = self.listens.iter().filter_map(|port| u16::try_from(*port).ok());
         let wanted: Vec<u16> = declared.chain(smokes.iter().map(|smoke| smoke.port)).collect();
         let deadline = Instant::now() + self.ready_within;
@@ -144,8 +145,14 @@ impl Trial {
         }
     }
 
-    async fn ask(&self, listens: &Listens, found: &Container, hall: &Hall<'_>) -> Result<(), Failure> {
-        for smoke in self.smokes().map_err(|error| Failure::new(error.message))? {
+    async fn ask(
+        &self,
+        smokes: &[Smoke],
+        listens: &Listens,
+        found: &Container,
+        hall: &Hall<'_>,
+    ) -> Result<(), Failure> {
+        for smoke in smokes {
             let at = smoke.at(listens);
             let request = smoke.request(at.ip(), self.request_timeout);
             let what = format!("generation {} does not serve {} as it should", self.generation, request.url);
