@@ -3,6 +3,9 @@
 #   fanli play playbooks/web-tier.fp               one bare machine (env/local.fp)
 #   fanli play playbooks/web-tier.fp --env lab     three hosts over SSH, made by `fanli lab up 3` (env/lab.fp)
 #
+#   fanli play playbooks/web-tier.fp --tags rollout       a changed template in templates/apache2, batch by batch
+#   fanli rollout status|halt|resume|rollback playbooks/web-tier.fp
+#
 # What differs between environments (hosts, network, sizes, shares) stands in env/; the rest is the same everywhere.
 
 vars {
@@ -28,7 +31,11 @@ vars {
   proxies   = []  # load balancers whose X-Forwarded-For is believed
   node_size = 512MiB
 
-  conf = "/data/rodata/cfg_file"  # configuration that many nodes mount, read-only
+  conf   = "/data/rodata/cfg_file"  # configuration that nodes mount, read-only
+  copies = 2                        # of Apache's on each host: a change goes out one copy at a time
+
+  # What the trial of a configuration must answer: the health check, and a page of each site.
+  trial_requests = [{ path = "/ping" }]
 }
 
 # macvlan: each node hangs on the hosts' own network like one more machine. No NAT, no ports to run out of.
@@ -95,21 +102,16 @@ play "images" on hosts.docker {
   }
 }
 
-play "configuration" on hosts.docker {
+play "what nodes mount" on hosts.docker {
+  # What supervisor runs in every node; Apache's own configuration goes out by the rollout below.
   directory conf { mode = 0755 }
-  for folder in ["apache2conf", "apache2conf/sites", "supervisor", "supervisor/programs"] {
+  for folder in ["apache2", "supervisor", "supervisor/programs"] {
     directory "{{ conf }}/{{ folder }}" { mode = 0755 }
   }
-
-  template "{{ conf }}/apache2conf/httpd.conf" { source = "templates/apache2/httpd.conf"  notify = "reload apache" }
-  for site in sites {
-    template "{{ conf }}/apache2conf/sites/{{ site }}.conf" {
-      source = "templates/apache2/site.conf"
-      notify = "reload apache"
-    }
-  }
   template "{{ conf }}/supervisor/supervisord.conf" { source = "templates/supervisor/supervisord.conf" }
-  template "{{ conf }}/supervisor/programs/apache2.conf" { source = "templates/supervisor/apache2.conf" }
+  for program in ["apache2", "refresh"] {
+    template "{{ conf }}/supervisor/programs/{{ program }}.conf" { source = "templates/supervisor/{{ program }}.conf" }
+  }
 
   # Where no release process fills the shares, pages that say who answers.
   when sample_pages {
@@ -122,26 +124,39 @@ play "configuration" on hosts.docker {
     file "/opt/share/webdata/ping.php" { source = "templates/site/index.php" }
     file "/opt/share/fanliweb/index.html" { content = "static pages\n" }
   }
+}
 
-  # A configuration that the real program refuses goes to no running node.
-  handler "reload apache" {
-    # A run that was killed between the making of this container and its start left it behind.
-    shell "docker rm --force check-apache > /dev/null 2>&1 || true"
-    command [
-      "docker",
-      "run",
-      "--rm",
-      "--name=check-apache",
-      "--network=none",
-      "--volume={{ conf }}/apache2conf:/usr/local/apache2/conf:ro",
-      "--volume=/opt/share/webdata:/opt/webdata:ro",
-      "--volume=/opt/share/fanliweb:/opt/fanliweb:ro",
-      web_image,
-      "apachectl",
-      "-t",
-    ]
-    # Every node that runs on this host; on a new host none does yet.
-    shell "docker ps --quiet --filter label=tier=web | xargs -r -I% docker exec % supervisorctl signal USR1 apache2"
+# Apache's configuration: some copies of it on each host, every one mounted by some of the nodes, changed one after another. On a new
+# host there are no nodes yet: it is laid out, and they start with it.
+rollout "apache configuration" on nodes.web batch [1, 25%, 100%] {
+  within = 10m  # when the controller goes away in the middle, the hosts put back what it did not confirm
+
+  config "{{ conf }}/apache2/{{ node.index % copies }}" {
+    from = "templates/apache2"
+
+    # Each copy once in a container of its own, as a node would have it, before any node sees it.
+    trial {
+      validate = ["apachectl", "-t"]
+      start    = ["/usr/local/apache2/bin/httpd", "-D", "FOREGROUND"]
+      requests = trial_requests
+    }
+  }
+
+  # Behind a load balancer: drain on hosts.balancers { backend node.name { haproxy = "/run/haproxy/admin.sock"  pool = "web" } }
+
+  reload {
+    reload node.name { supervisor = "apache2"  validate = ["apachectl", "-t"] }
+  }
+
+  healthy {
+    loaded node.name {
+      url        = "http://{{ node.address }}/generation"
+      header     = "X-Generation"
+      generation = generation
+      container  = node.name
+      slot       = "{{ conf }}/apache2/{{ node.index % copies }}"
+    }
+    http "http://{{ node.address }}/ping" { times = 2  every = 500ms  within = 30s }
   }
 }
 
@@ -160,15 +175,16 @@ role web_node(image: string, sites: list, memory: size = 512MiB) {
     image        = image
     memory       = memory
     mounts       = [
-      "{{ home }}/weblogs"     -> "/data/weblogs",
-      "{{ home }}/webdata"     -> "/usr/local/webdata",
-      "/opt/share/fanliweb"    -> "/opt/fanliweb" read_only,
-      "/opt/share/webdata"     -> "/opt/webdata" read_only,
-      "{{ conf }}/apache2conf" -> "/usr/local/apache2/conf" read_only,
-      "{{ conf }}/supervisor"  -> "/usr/local/supervisor" read_only,
+      "{{ home }}/weblogs"                           -> "/data/weblogs",
+      "{{ home }}/webdata"                           -> "/usr/local/webdata",
+      "/opt/share/fanliweb"                          -> "/opt/fanliweb" read_only,
+      "/opt/share/webdata"                           -> "/opt/webdata" read_only,
+      "{{ conf }}/apache2/{{ node.index % copies }}" -> "/usr/local/apache2/conf" read_only,
+      "{{ conf }}/supervisor"                        -> "/usr/local/supervisor" read_only,
     ]
     labels       = { tier = "web" }
-    stop_timeout = 15s  # Apache finishes what it has begun: see templates/supervisor
+    tools        = true  # fanli in the node: it loads what was edited by hand
+    stop_timeout = 15s   # Apache finishes what it has begun: see templates/supervisor
 
     attach "web-lan" { address = node.address }
     healthy = http("http://{{ node.address }}/ping", within: 30s)

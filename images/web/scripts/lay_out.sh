@@ -10,8 +10,8 @@ mkdir -p $apache/bin $apache/conf
 ln -sfn /usr/sbin/apache2 $apache/bin/httpd
 ln -sfn /usr/lib/apache2/modules $apache/modules
 ln -sfn "$(basename /usr/lib/apache2/modules/libphp*.so)" /usr/lib/apache2/modules/mod_php.so
-# `apachectl -t` without further words checks the mounted configuration.
-ln -sfn $apache/conf/httpd.conf /etc/apache2/apache2.conf
+# Apache and `apachectl -t` without further words take the mounted configuration: the generation that is current.
+ln -sfn $apache/conf/current/httpd.conf /etc/apache2/apache2.conf
 mkdir -p /run/apache2 /var/lock/apache2
 
 # cronolog, which cuts the access logs by the hour.

@@ -19,7 +19,7 @@ impl Drop for CleanUp {
         let script = format!(
             "/etc/init.d/fanli-watch stop; rm -f /etc/init.d/fanli-watch; update-rc.d fanli-watch remove
              systemctl disable --now fanli-watch; rm -f /etc/systemd/system/fanli-watch.service
-             rm -rf /usr/local/lib/fanli /var/lib/fanli/attach /var/lib/fanli/watch /var/log/fanli-watch.log
+             rm -rf /usr/local/lib/fanli /var/lib/fanli/attach /var/lib/fanli/watch /var/lib/fanli/rollout /var/log/fanli-watch.log
              docker ps --all --quiet --filter label=tier=web | xargs -r docker rm --force; {stop}
              for share in fanliweb webdata; do
                  umount /opt/share/$share; sed -i \"\\\\#[[:space:]]/opt/share/$share[[:space:]]#d\" /etc/fstab

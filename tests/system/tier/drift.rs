@@ -26,12 +26,23 @@ macro_rules! inside {
     };
 }
 
-pub const DRIFTS: [Drift; 14] = [
+pub const DRIFTS: [Drift; 15] = [
     drift("another mode", "directory", "mode", "chmod 0700 HOME/webdata"),
     drift("another owner", "directory", "owner", "chown root HOME/weblogs/www"),
     drift("another group", "directory", "group", "chgrp root HOME/weblogs/tuan"),
     drift("a missing folder", "directory", "mode", "rm -rf HOME/weblogs/zhide"),
-    drift("other bytes", "template", "content", "echo '# mine' >> /data/rodata/cfg_file/apache2conf/sites/www.conf"),
+    drift(
+        "an edit in what nodes mount",
+        "slot",
+        "sites.conf",
+        "echo '# mine' >> /data/rodata/cfg_file/apache2/*/current/sites.conf",
+    ),
+    drift(
+        "other bytes",
+        "template",
+        "content",
+        "echo '; mine' >> /data/rodata/cfg_file/supervisor/programs/apache2.conf",
+    ),
     drift("a missing file", "template", "content", "rm /data/rodata/cfg_file/supervisor/supervisord.conf"),
     drift("another page", "file", "content", "echo hello > /opt/share/webdata/www/index.php"),
     drift("another shell", "user", "shell", "usermod --shell /bin/sh tuangouadmin"),

@@ -97,7 +97,8 @@ fn b3_a_changed_configuration_is_tested_and_the_nodes_reload_it() {
     let (name, _) = nodes("lab1").remove(0);
     let pid = on("lab1", &format!("docker exec {name} supervisorctl pid apache2"));
     let run = play(&["--env", "lab", "--set", "domain=shop.test"]).expect_good();
-    assert!(run.differing().iter().any(|step| step.kind == "template"), "{}", run.told());
+    assert!(run.differing().iter().any(|step| step.kind == "trial"), "{}", run.told());
+    assert!(run.differing().iter().any(|step| step.kind == "switch"), "{}", run.told());
     let (status, _) = get(&nodes("lab1")[0].1, "/ping");
     assert_eq!(status, 200);
     assert_eq!(on("lab1", &format!("docker exec {name} supervisorctl pid apache2")), pid, "reloaded, not restarted");
