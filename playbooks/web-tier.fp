@@ -182,9 +182,10 @@ role web_node(image: string, sites: list, memory: size = 512MiB) {
       "{{ conf }}/apache2/{{ node.index % copies }}" -> "/usr/local/apache2/conf" read_only,
       "{{ conf }}/supervisor"                        -> "/usr/local/supervisor" read_only,
     ]
+    tmpfs        = ["/run:mode=0755"]  # sockets and pid files do not outlive a start
     labels       = { tier = "web" }
-    tools        = true  # fanli in the node: it loads what was edited by hand
-    stop_timeout = 15s   # Apache finishes what it has begun: see templates/supervisor
+    tools        = true                # fanli in the node: it loads what was edited by hand
+    stop_timeout = 15s                 # Apache finishes what it has begun: see templates/supervisor
 
     attach "web-lan" { address = node.address }
     healthy = http("http://{{ node.address }}/ping", within: 30s)

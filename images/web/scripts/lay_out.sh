@@ -12,7 +12,6 @@ ln -sfn /usr/lib/apache2/modules $apache/modules
 ln -sfn "$(basename /usr/lib/apache2/modules/libphp*.so)" /usr/lib/apache2/modules/mod_php.so
 # Apache and `apachectl -t` without further words take the mounted configuration: the generation that is current.
 ln -sfn $apache/conf/current/httpd.conf /etc/apache2/apache2.conf
-mkdir -p /run/apache2 /var/lock/apache2
 
 # cronolog, which cuts the access logs by the hour.
 ln -sfn "$(command -v cronolog)" /usr/local/sbin/cronolog
