@@ -86,6 +86,7 @@ kinds! {
     command::Command,
     shell::Shell,
     http::Http,
+    tcp::Tcp,
     rollout::Backend,
     rollout::Loaded,
     interfaces::Interfaces,

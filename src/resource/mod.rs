@@ -33,6 +33,7 @@ pub mod rollout;
 pub mod schema;
 pub mod service;
 pub mod shell;
+pub mod tcp;
 pub mod template;
 pub mod trace;
 pub mod user;

@@ -1,7 +1,11 @@
 //! Who listens on a port of this host, or in a container (`proc_net_tcp` in the kernel's documentation).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::Probe;
 use super::procfs::{namespace, open_ones, pids};
@@ -33,6 +37,19 @@ pub struct Listening {
 }
 
 impl Probe {
+    /// Connects, and closes the connection again; gives how long that took.
+    ///
+    /// # Errors
+    /// Nobody takes the connection, or not within `limit` (`connect_timeout`).
+    pub async fn connects(&self, to: SocketAddr, limit: Duration) -> Result<Duration, Failure> {
+        let start = Instant::now();
+        match timeout(limit, TcpStream::connect(to)).await {
+            Ok(Ok(_)) => Ok(start.elapsed()),
+            Ok(Err(error)) => Err(Failure::new(error.to_string())),
+            Err(_) => Err(Failure::timeout("connect_timeout", limit)),
+        }
+    }
+
     /// The TCP sockets that listen in the network of a process, in the order of their ports. None when it has ended.
     ///
     /// # Errors

@@ -125,6 +125,17 @@ fn examples_of_the_acting_kinds_work() {
     let observed = bench.block(task.observe(&bench.probe)).unwrap();
     assert_eq!(observed.output["body"], Value::from("pong\n"));
     server.join().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:18766").unwrap();
+    let task = planned(&bench, schema("tcp").unwrap().example);
+    assert!(bench.block(task.observe(&bench.probe)).unwrap().output.contains_key("took"));
+    drop(listener);
+    let closed = build(
+        "tcp",
+        crate::args! { "address" => "127.0.0.1:18766", "within" => Value::Duration(Duration::from_millis(300)) },
+    );
+    let failure = bench.block(closed.observe(&bench.probe)).unwrap_err();
+    let told = [failure.to_string(), failure.causes.join("; ")].join(": ");
+    assert!(told.contains("127.0.0.1:18766 takes no connections") && told.contains("refused"), "{told}");
 }
 
 /// A run whose only task does not end, with a mark in the command lines of all that it starts.
