@@ -25,6 +25,19 @@ impl Moment {
         Self { boot: self.boot.clone(), millis: self.millis.saturating_add(millis) }
     }
 
+    /// That much earlier, but not before the start of the host.
+    #[must_use]
+    pub fn before(&self, time: Duration) -> Self {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self { boot: self.boot.clone(), millis: self.millis.saturating_sub(millis) }
+    }
+
+    /// How long ago it was at `now`; `None` when that was before the host was started anew.
+    pub fn ago(&self, now: &Self) -> Option<Duration> {
+        let ago = now.millis.saturating_sub(self.millis);
+        (self.boot == now.boot).then(|| Duration::from_millis(ago))
+    }
+
     /// How long it is from `now` until this moment; `None` when it has passed. One of another start of the host has passed: how
     /// long the host was off is not known.
     pub fn left(&self, now: &Self) -> Option<Duration> {
@@ -65,6 +78,9 @@ mod tests {
         assert_eq!(deadline.left(&at("a", u64::MAX)), None);
         // The host was started anew: whatever its clock says, the time is over.
         assert_eq!(deadline.left(&at("b", 5)), None);
+        assert_eq!(at("a", 1_000).ago(&at("a", 61_000)), Some(Duration::from_secs(60)));
+        assert_eq!(at("a", 1_000).ago(&at("b", 61_000)), None);
+        assert_eq!(at("a", 1_000).before(Duration::from_millis(999)), at("a", 1));
         assert_eq!(at("a", 5).after(Duration::MAX), at("a", u64::MAX));
     }
 }

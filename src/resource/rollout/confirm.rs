@@ -129,6 +129,7 @@ impl Resource for Confirm {
             revert: Vec::new(),
             why: None,
             trouble: None,
+            turned: previous.and_then(|record| record.turned.clone()),
             changed: now(),
         };
         // Once more only for generations that may go.

@@ -4,11 +4,12 @@
 //! configuration does (research/rollout-and-logs.md, M8). So disk, process and plan must say the same, and the workers that
 //! were there before `current` was turned must be gone.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::param::HostPath;
 use super::super::patience::Patience;
 use super::super::{ArgError, Nature, Observed, Resource};
+use super::Record;
 use crate::change::{Change, Fields, State};
 use crate::failure::Failure;
 use crate::system::fs::{CURRENT, EntryKind, GENERATIONS};
@@ -112,7 +113,7 @@ impl Loaded {
         Ok(Map::from([("generation".to_owned(), Value::Str(told)), ("workers".to_owned(), number)]))
     }
 
-    /// When the slot was turned to the generation.
+    /// When the slot was turned to the generation, since 1970 as the clock stands now.
     fn turned(&self, slot: &str, probe: &Probe) -> Result<Duration, Failure> {
         let path = format!("{slot}/{CURRENT}");
         let Some(entry) = probe.stat(&path)? else { return Err(Failure::new(format!("there is no {path}"))) };
@@ -122,7 +123,12 @@ impl Loaded {
         let to = to.to_string_lossy();
         let on_disk = to.strip_prefix(GENERATIONS).and_then(|id| id.strip_prefix('/')).unwrap_or(&to);
         if on_disk == self.generation {
-            return Ok(entry.changed());
+            // The clock of files may have been set since then: what the host remembers of the switch goes by another one.
+            let record = Record::read(probe, slot)?;
+            let turned = record.as_ref().and_then(|record| record.turned_to(on_disk));
+            let ago = turned.map(|turned| probe.moment().map(|now| turned.ago(&now))).transpose()?.flatten();
+            let by_record = ago.and_then(|ago| SystemTime::now().duration_since(UNIX_EPOCH).ok()?.checked_sub(ago));
+            return Ok(by_record.unwrap_or_else(|| entry.changed()));
         }
         Err(Failure::new(format!("{path} names generation {}, not {}", shown(on_disk), self.generation)))
     }

@@ -43,7 +43,8 @@ pub use trial::Trial;
 
 use crate::failure::Failure;
 use crate::resource::ArgError;
-use crate::system::fs::{Lock, is_generation, lock};
+use crate::system::fs::{CURRENT, Lock, is_generation, lock};
+use crate::system::uptime::Moment;
 use crate::system::{Actuator, Probe};
 use crate::value::Digest;
 
@@ -97,6 +98,13 @@ fn check_keep(keep: i64) -> Result<(), ArgError> {
 fn check_rollout(title: &str) -> Result<(), ArgError> {
     let fits = !title.is_empty() && title.len() <= 200 && !title.contains(char::is_control);
     if fits { Ok(()) } else { Err(ArgError::new("rollout", "is not a title of one line, up to 200 bytes")) }
+}
+
+/// When the link of a slot was turned, which has only just been done: the kernel's note of it, by a clock that nobody sets.
+fn just_turned(probe: &Probe, slot: &str) -> Result<Option<Moment>, Failure> {
+    let Some(link) = probe.stat(Path::new(slot).join(CURRENT))? else { return Ok(None) };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Some(probe.moment()?.before(now.saturating_sub(link.changed()))))
 }
 
 /// Seconds since 1970, for people to read; nothing is decided by it.

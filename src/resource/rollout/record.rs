@@ -147,6 +147,9 @@ pub struct Record {
     /// What does not work of what follows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+    /// When the slot was last turned, by a clock that nobody sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turned: Option<Moment>,
     /// When it last changed: seconds since 1970.
     pub changed: u64,
 }
@@ -172,6 +175,16 @@ impl Record {
     /// Whether its rollout is not at an end: the slot may have been turned, and nobody said that it is to stay.
     pub fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Switching | Phase::Switched)
+    }
+
+    /// When the slot was turned to that generation, if it is the one that it was turned to last.
+    pub(super) fn turned_to(&self, generation: &str) -> Option<&Moment> {
+        let shown = match self.phase {
+            Phase::Switching => None,
+            Phase::Switched | Phase::Confirmed => Some(self.generation.as_str()),
+            Phase::Reverted => self.previous.as_deref(),
+        };
+        self.turned.as_ref().filter(|_| shown == Some(generation))
     }
 
     /// Whether the time for a confirmation has passed.

@@ -1,6 +1,6 @@
 //! `revert`: brings back what a slot showed before a rollout turned it.
 
-use super::{IN_PLACE, Phase, Record, check_rollout, now, one_at_a_time};
+use super::{IN_PLACE, Phase, Record, check_rollout, just_turned, now, one_at_a_time};
 use crate::change::{Change, Datum, State};
 use crate::failure::Failure;
 use crate::resource::param::HostPath;
@@ -58,8 +58,10 @@ pub(super) fn put_back(record: &Record, why: Option<String>, hands: &Actuator) -
     })?;
     // A run reloads what it puts back itself.
     let revert = if why.is_some() { record.revert.clone() } else { Vec::new() };
+    let turned = just_turned(hands, &record.path)?;
     let record = record.clone();
-    Record { phase: Phase::Reverted, deadline: None, revert, why, trouble: None, changed: now(), ..record }.write(hands)
+    Record { phase: Phase::Reverted, deadline: None, revert, why, trouble: None, turned, changed: now(), ..record }
+        .write(hands)
 }
 
 impl Resource for Revert {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::halt::refuse_halted;
 use super::{
-    Deadline, IN_PLACE, Phase, Record, RevertStep, all_records, check_generation, check_rollout, now, one_at_a_time,
+    Deadline, IN_PLACE, Phase, Record, RevertStep, all_records, check_generation, check_rollout, just_turned, now,
+    one_at_a_time,
 };
 use crate::change::{Change, Datum, Fields, State};
 use crate::failure::Failure;
@@ -224,11 +225,13 @@ impl Resource for Switch {
             revert: self.steps().map_err(Failure::new)?,
             why: None,
             trouble: None,
+            turned: None,
             changed: now(),
         };
         record.write(hands)?;
         hands.turn_slot(path, Some(&self.generation))?;
         record.phase = Phase::Switched;
+        record.turned = just_turned(hands, path)?;
         record.write(hands)?;
         Ok(Map::from([("previous".to_owned(), previous.map_or(Value::Null, Value::Str))]))
     }
