@@ -5,6 +5,7 @@
 
 pub mod ask;
 mod channel;
+mod logs;
 mod rollout;
 mod stages;
 

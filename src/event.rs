@@ -260,6 +260,38 @@ pub enum RolloutNews {
         /// How many may be.
         budget: u32,
     },
+    /// Nodes ran when it began and do not any more: they failed.
+    Died {
+        /// Which.
+        nodes: Vec<String>,
+    },
+    /// A node answered more requests with a server error than those that were not changed: it failed.
+    ServerErrors {
+        /// Which.
+        node: String,
+        /// Its requests while the batch settled, and how many of them were answered with a server error.
+        requests: u64,
+        /// See `requests`.
+        errors: u64,
+        /// The same of all nodes that were not changed yet.
+        others_requests: u64,
+        /// See `others_requests`.
+        others_errors: u64,
+    },
+    /// Nodes had too few requests while the batch settled for their access logs to say anything.
+    FewRequests {
+        /// Which.
+        nodes: Vec<String>,
+        /// How many it takes.
+        at_least: u64,
+    },
+    /// A node's access log cannot be read: it failed.
+    LogUnread {
+        /// Which.
+        node: String,
+        /// Why.
+        why: String,
+    },
     /// More nodes failed than may: everything that was touched is put back.
     PutsBack {
         /// Which failed.

@@ -4,12 +4,16 @@
 
 use std::collections::BTreeSet;
 
+use super::logs::Logs;
 use crate::event::{RolloutNews, Target};
 use crate::plan::{RolloutInfo, RolloutPart};
 use crate::value::{Map, Value};
 
 /// The kind whose result tells how a node stands.
 pub(super) const STANDING: &str = "standing";
+
+/// The kind whose result tells what nodes served while a batch settled.
+pub(super) const SETTLE: &str = "settle";
 
 /// What becomes of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +50,10 @@ pub(super) struct Rollout {
     sick: BTreeSet<String>,
     /// Nodes that do not run: there is no traffic to take away, and nothing to settle.
     resting: BTreeSet<String>,
+    /// Nodes that ran before and do not any more.
+    died: BTreeSet<String>,
+    /// Nodes that the balancers were told to send nothing to: whatever became of them, they are told the other thing, too.
+    drained: BTreeSet<String>,
     /// Nodes that failed, and those that could not be put back.
     failed: BTreeSet<String>,
     not_back: BTreeSet<String>,
@@ -53,6 +61,8 @@ pub(super) struct Rollout {
     halted: BTreeSet<String>,
     /// Batches that were begun.
     touched: BTreeSet<usize>,
+    /// What access logs say of the while that the current batch settles.
+    logs: Logs,
     news: Vec<RolloutNews>,
 }
 
@@ -68,10 +78,13 @@ impl Rollout {
             needing: if put_back { all } else { BTreeSet::new() },
             sick: BTreeSet::new(),
             resting: BTreeSet::new(),
+            died: BTreeSet::new(),
+            drained: BTreeSet::new(),
             failed: BTreeSet::new(),
             not_back: BTreeSet::new(),
             halted: BTreeSet::new(),
             touched,
+            logs: Logs::default(),
             news: Vec::new(),
             info,
         }
@@ -104,9 +117,17 @@ impl Rollout {
             self.sick.insert(node.clone());
         }
         if output.get("running") == Some(&Value::Bool(false)) {
-            self.resting.insert(node.clone());
+            let newly = self.resting.insert(node.clone());
+            if newly && self.known.contains(&node) {
+                self.died.insert(node.clone());
+            }
         }
         self.known.insert(node);
+    }
+
+    /// A host tells what its nodes served while a batch settled.
+    pub(super) fn served(&mut self, output: &Map) {
+        self.logs.hear(output);
     }
 
     /// A node was not changed because rollouts are halted on its host.
@@ -142,9 +163,11 @@ impl Rollout {
             return Decision::Skip;
         }
         let changes = matches!(part, RolloutPart::Change(_) | RolloutPart::Back(_));
+        let readies = matches!(part, RolloutPart::Ready(_) | RolloutPart::ReadyBack(_));
         let out = |node: &String| {
-            let lost = !changes && self.resting.contains(node)
-                || if back { self.not_back.contains(node) } else { self.failed.contains(node) };
+            let rests = self.resting.contains(node) && !(readies && self.drained.contains(node));
+            let lost =
+                !changes && rests || if back { self.not_back.contains(node) } else { self.failed.contains(node) };
             lost || !self.needing.contains(node)
         };
         let without: Vec<String> = members.iter().filter(|node| out(node)).cloned().collect();
@@ -154,6 +177,9 @@ impl Rollout {
         if matches!(part, RolloutPart::Drain(_) | RolloutPart::Change(_)) {
             self.touched.insert(batch);
         }
+        if matches!(part, RolloutPart::Drain(_) | RolloutPart::DrainBack(_)) {
+            self.drained.extend(members.iter().filter(|node| !without.contains(node)).cloned());
+        }
         Decision::Go { without }
     }
 
@@ -162,6 +188,15 @@ impl Rollout {
         match part {
             RolloutPart::Prepare => self.prepared(failed),
             RolloutPart::Drain(_) | RolloutPart::Change(_) | RolloutPart::Ready(_) | RolloutPart::Settle(_) => {
+                let mut failed = failed.clone();
+                if let RolloutPart::Settle(batch) = part {
+                    failed.extend(self.judged(batch));
+                }
+                let died: Vec<String> = self.died.difference(&self.failed).cloned().collect();
+                if !died.is_empty() {
+                    failed.extend(died.iter().cloned());
+                    self.news.push(RolloutNews::Died { nodes: died });
+                }
                 self.failed.extend(failed.difference(&self.halted).cloned());
                 if !self.halted.is_empty() && self.way == Way::Forward {
                     self.way = Way::Halted;
@@ -181,6 +216,8 @@ impl Rollout {
             RolloutPart::Confirm => self.failed.extend(failed.iter().cloned()),
             RolloutPart::DrainBack(_) => {}
             RolloutPart::Back(_) | RolloutPart::ReadyBack(_) => {
+                // Who does not run cannot be well; what he starts with is right again.
+                let failed: BTreeSet<String> = failed.difference(&self.resting).cloned().collect();
                 self.not_back.extend(failed.iter().cloned());
                 // What cannot be put back is for a person: going on could only take down more.
                 if !failed.is_empty() {
@@ -240,6 +277,21 @@ impl Rollout {
         });
     }
 
+    /// The nodes of a batch that their access logs speak against.
+    fn judged(&mut self, batch: usize) -> BTreeSet<String> {
+        let logs = std::mem::take(&mut self.logs);
+        let Some(judged) = self.info.judged.filter(|_| !self.check) else { return BTreeSet::new() };
+        let of = |batches: &[Vec<String>]| -> Vec<String> {
+            let settled = |node: &&String| self.needing.contains(*node) && !self.resting.contains(*node);
+            batches.iter().flatten().filter(settled).cloned().collect()
+        };
+        let (_, from) = self.info.batches.split_at(batch.min(self.info.batches.len()));
+        let Some((own, later)) = from.split_first() else { return BTreeSet::new() };
+        let verdict = logs.judge(judged, &of(std::slice::from_ref(own)), &of(later));
+        self.news.extend(verdict.news);
+        verdict.failed
+    }
+
     fn touched_nodes(&self) -> usize {
         let batches = self.touched.iter().filter_map(|batch| self.info.batches.get(*batch));
         batches.flatten().filter(|node| self.needing.contains(*node)).count()
@@ -256,7 +308,7 @@ mod tests {
 
     fn info(batches: &[&[&str]], budget: usize) -> RolloutInfo {
         let batches = batches.iter().map(|batch| batch.iter().map(|node| (*node).to_owned()).collect()).collect();
-        RolloutInfo { title: "t".to_owned(), batches, budget, put_back: false }
+        RolloutInfo { title: "t".to_owned(), batches, budget, judged: None, put_back: false }
     }
 
     fn tell(rollout: &mut Rollout, node: &str, pending: bool, sick: bool) {
@@ -395,6 +447,31 @@ mod tests {
         assert_eq!(goes, [RolloutPart::Ready(1)]);
         assert!(rollout.is_refused());
         assert_eq!(rollout.news().last(), Some(&RolloutNews::Halted { nodes: 1 }));
+    }
+
+    #[test]
+    fn who_dies_on_the_way_has_failed_and_is_given_back_to_the_balancer() {
+        let (mut rollout, _) = ready(&[&["a"], &["b"]], 0);
+        let mut done = Vec::new();
+        for part in parts(2) {
+            if rollout.decide(part) == Decision::Skip {
+                continue;
+            }
+            if part == RolloutPart::Change(1) {
+                let target = Target { host: "h".to_owned(), node: Some("b".to_owned()) };
+                rollout.standing(&target, &Map::from([("running".to_owned(), Value::Bool(false))]));
+            }
+            done.push(part);
+            // The balancer waits for it in vain.
+            let failed = if part == RolloutPart::ReadyBack(1) { vec!["b".to_owned()] } else { Vec::new() };
+            rollout.over(part, &failed.into_iter().collect());
+        }
+        rollout.ended();
+        assert!(!done.contains(&RolloutPart::Ready(1)) && done.contains(&RolloutPart::ReadyBack(1)), "{done:?}");
+        assert!(done.contains(&RolloutPart::Back(0)), "{done:?}");
+        let news = rollout.news();
+        assert!(news.contains(&RolloutNews::Died { nodes: vec!["b".to_owned()] }), "{news:?}");
+        assert_eq!(news.last(), Some(&RolloutNews::PutBack { nodes: 2 }));
     }
 
     #[test]

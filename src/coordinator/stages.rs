@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::Hub;
 use super::channel::Order;
-use super::rollout::{Decision, Rollout, STANDING};
+use super::rollout::{Decision, Rollout, SETTLE, STANDING};
 use crate::event::{EventKind, Outcome, Phase, Target};
 use crate::plan::{RolloutPart, StageInfo};
 use crate::resource::rollout::HALTED;
@@ -77,6 +77,12 @@ impl Stages {
                     rollout.standing(&step.target, output);
                 }
             }
+            EventKind::StepFinished { step, output, .. } if step.kind == SETTLE => {
+                let rollout = self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play));
+                if let Some(rollout) = rollout {
+                    rollout.served(output);
+                }
+            }
             EventKind::StepFinished { step, outcome: Outcome::Failed(failure, _), .. }
                 if failure.facts.contains_key(HALTED) =>
             {
@@ -106,7 +112,12 @@ impl Stages {
     fn came_not_through(&mut self, failed: &[Target]) {
         let Some(current) = self.current.as_mut().filter(|_| !failed.is_empty()) else { return };
         self.stopped_plays.extend(current.batched.then_some(current.play));
-        current.failed.extend(failed.iter().filter_map(|target| target.node.clone()));
+        for target in failed {
+            // What a host itself cannot do, none of its nodes has come through.
+            let of_host = |other: &&Target| target.node.is_none() && other.host == target.host;
+            let all = current.targets.iter().filter(of_host).chain([target]);
+            current.failed.extend(all.filter_map(|target| target.node.clone()));
+        }
     }
 
     /// Gives the word for what may run now.

@@ -177,6 +177,15 @@ impl Runner {
         let _ = self.events.send(kind);
     }
 
+    /// What was not applied before this target's step: by itself, by its host, and for a host also by its nodes.
+    fn unapplied_before(&self, target: &Target) -> Option<&String> {
+        let of_host = || match target.node {
+            Some(_) => self.unapplied.get(&self.host_target()),
+            None => self.unapplied.values().next(),
+        };
+        self.unapplied.get(target).or_else(of_host)
+    }
+
     /// A probe whose progress is told under a step's number.
     fn probe(&self, id: u32) -> Probe {
         let events = self.events.clone();
@@ -297,7 +306,7 @@ impl Runner {
     /// One step. False when it failed and that counts.
     async fn step(&mut self, step: &Step, course: &mut Course<'_>, handler: bool) -> bool {
         let started = Instant::now();
-        let earlier = self.unapplied.get(course.target).or_else(|| self.unapplied.get(&self.host_target())).cloned();
+        let earlier = self.unapplied_before(course.target).cloned();
         let before = Before {
             known: &course.known,
             unapplied_results: &course.unapplied_results,

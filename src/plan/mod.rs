@@ -19,8 +19,8 @@ pub use inventory::{Host, Inventory, Node, hosts};
 pub use late::{Late, LateSource, LateValue};
 pub use make::{Part, PlanRequest, load, make};
 pub use model::{
-    Arg, Connection, Contents, Handler, HostPlan, HostRun, RolloutInfo, RolloutPart, RunOptions, RunPlan, Stage,
-    StageInfo, Step, TargetPlan,
+    Arg, Connection, Contents, Handler, HostPlan, HostRun, Judged, RolloutInfo, RolloutPart, RunOptions, RunPlan,
+    Stage, StageInfo, Step, TargetPlan,
 };
 pub use store::{book_file, book_of, holders, lans, left_over, slot, stamp};
 pub use why::{Answer, Candidate, why};

@@ -162,8 +162,19 @@ pub struct RolloutInfo {
     pub batches: Vec<Vec<String>>,
     /// How many nodes may be sick or fail in the whole run.
     pub budget: usize,
+    /// How a node's access log is judged while its batch settles.
+    pub judged: Option<Judged>,
     /// Whether nothing goes out: everything is put back.
     pub put_back: bool,
+}
+
+/// When a node's access log speaks against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judged {
+    /// How many percent points the share of server errors may be above that of the nodes that were not changed yet.
+    pub worse: u32,
+    /// With fewer requests than these it says nothing.
+    pub at_least: u64,
 }
 
 /// What a stage is to its rollout. Batches count from 0.

@@ -163,6 +163,8 @@ pub struct Rollout {
     pub reload: Vec<Task>,
     /// What must hold before the next batch.
     pub healthy: Vec<Task>,
+    /// What nodes write of their requests, read while a batch settles.
+    pub access_log: Option<AccessLog>,
     /// The head of the block.
     pub span: Span,
 }
@@ -173,6 +175,17 @@ impl Rollout {
         let drain = self.drain.iter().map(|drain| &drain.body);
         drain.chain([&self.change, &self.reload, &self.healthy])
     }
+}
+
+/// `access_log "/path/*.log" { worse = 1% }`: a node that answers with more server errors than the others fails.
+#[derive(Clone, Debug)]
+pub struct AccessLog {
+    /// The node's log files on its host, with `*`.
+    pub path: Expr,
+    /// `worse`, `at_least`.
+    pub settings: Vec<Binding>,
+    /// The word and the path.
+    pub span: Span,
 }
 
 /// `config "/path" { from = … }`: a directory that nodes mount, filled from a folder of templates.

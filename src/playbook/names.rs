@@ -162,6 +162,10 @@ impl Checker<'_> {
                 self.step(trial, &mut Scope::new(true, true));
             }
         }
+        if let Some(log) = &rollout.access_log {
+            self.expr(&log.path, &now);
+            self.bindings(&log.settings, &Scope::new(false, false));
+        }
         for body in rollout.bodies() {
             let mut scope = Scope::new(true, true);
             scope.locals.extend((!rollout.configs.is_empty()).then(|| GENERATION.to_owned()));

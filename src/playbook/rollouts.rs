@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::blocks::{self, push_once, statements};
-use super::model::{Binding, ConfigTree, Drain, Rollout, Task};
+use super::model::{AccessLog, Binding, ConfigTree, Drain, Rollout, Task};
 use super::tasks;
 use crate::diagnostic::Diagnostic;
 use crate::resource::kinds;
@@ -15,8 +15,11 @@ pub const ROLLOUT_SETTINGS: [&str; 4] = ["budget", "keep", "settle", "within"];
 /// The settings of a `config` block in it.
 pub const CONFIG_SETTINGS: [&str; 2] = ["from", "inside"];
 
+/// The settings of an `access_log` block in it.
+pub const ACCESS_LOG_SETTINGS: [&str; 2] = ["worse", "at_least"];
+
 /// The parts of a `rollout` block.
-pub const ROLLOUT_PARTS: [&str; 5] = ["config", "drain", "change", "reload", "healthy"];
+pub const ROLLOUT_PARTS: [&str; 6] = ["config", "drain", "change", "reload", "healthy", "access_log"];
 
 /// What may stand in a rollout, in one line.
 fn known() -> String {
@@ -85,6 +88,7 @@ fn part(inner: &Block, roles: &BTreeSet<String>, rollout: &mut Rollout, errors: 
     };
     match inner.word.text.as_str() {
         "config" => rollout.configs.extend(config(inner, errors)),
+        "access_log" => rollout.access_log = access_log(inner, errors),
         "drain" => {
             let body = tasks(errors);
             let on = inner.clauses.iter().find(|clause| clause.word.text == "on");
@@ -150,6 +154,29 @@ fn config(block: &Block, errors: &mut Vec<Diagnostic>) -> Option<ConfigTree> {
         return None;
     }
     Some(ConfigTree { path, settings, trial, span })
+}
+
+/// `access_log "/data/{{ node.name }}/logs/*.log" { worse = 1%  at_least = 20 }`
+fn access_log(block: &Block, errors: &mut Vec<Diagnostic>) -> Option<AccessLog> {
+    blocks::no_clauses(block, errors);
+    let Some(path) = block.label.clone() else {
+        let error = Diagnostic::new(block.word.span, "`access_log` needs the node's log files right after it");
+        errors.push(error.help("`access_log \"/data/logs/{{ node.name }}/*.log\" { worse = 1% }`"));
+        return None;
+    };
+    let mut settings: Vec<Binding> = Vec::new();
+    for statement in statements(block.body.as_deref().unwrap_or(&[])) {
+        match &statement.kind {
+            StatementKind::Assign { name, value } if ACCESS_LOG_SETTINGS.contains(&name.text.as_str()) => {
+                push_once(&mut settings, name, value.clone(), "setting", errors);
+            }
+            _ => {
+                let error = Diagnostic::new(statement.span, "this cannot stand in `access_log`");
+                errors.push(error.help(format!("it holds {}", ACCESS_LOG_SETTINGS.join(" and "))));
+            }
+        }
+    }
+    Some(AccessLog { span: block.word.span.to(path.span), path, settings })
 }
 
 /// A handler would run at the end, when the batch is long back in traffic.

@@ -146,11 +146,19 @@ fn word_of(phase: Phase) -> &'static str {
 
 /// The word for news, and its fields: those that do not apply are null.
 fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
+    let one: Vec<String>;
     let (word, nodes, failed, budget, batches) = match news {
         RolloutNews::Nothing { nodes } => ("nothing", Some(*nodes), None, None, None),
         RolloutNews::Begins { nodes, batches, .. } => ("begins", Some(*nodes), None, None, Some(batches)),
         RolloutNews::Refused { failed } => ("refused", None, Some(failed), None, None),
         RolloutNews::Sick { nodes, budget } => ("sick", None, Some(nodes), Some(*budget), None),
+        RolloutNews::ServerErrors { node, .. } | RolloutNews::LogUnread { node, .. } => {
+            one = vec![node.clone()];
+            let word = if matches!(news, RolloutNews::LogUnread { .. }) { "log_unread" } else { "server_errors" };
+            (word, None, Some(&one), None, None)
+        }
+        RolloutNews::Died { nodes } => ("died", None, Some(nodes), None, None),
+        RolloutNews::FewRequests { .. } => ("few_requests", None, None, None, None),
         RolloutNews::PutsBack { failed, budget, nodes } => {
             ("puts_back", Some(*nodes), Some(failed), Some(*budget), None)
         }
@@ -161,7 +169,30 @@ fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
     };
     let fields =
         [("nodes", json!(nodes)), ("failed", json!(failed)), ("budget", json!(budget)), ("batches", json!(batches))];
-    (word, fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    (word, fields.into_iter().chain(of_logs(news)).map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// What access logs have said, of the news that come from them; nothing of the others.
+fn of_logs(news: &RolloutNews) -> [(&'static str, Value); 7] {
+    let (mut served, mut others, mut few, mut least, mut why) = (None, None, None, None, None);
+    match news {
+        RolloutNews::ServerErrors { requests, errors, others_requests, others_errors, .. } => {
+            served = Some((requests, errors));
+            others = Some((others_requests, others_errors));
+        }
+        RolloutNews::FewRequests { nodes, at_least } => (few, least) = (Some(nodes), Some(at_least)),
+        RolloutNews::LogUnread { why: told, .. } => why = Some(told),
+        _ => {}
+    }
+    [
+        ("requests", json!(served.map(|(requests, _)| requests))),
+        ("errors", json!(served.map(|(_, errors)| errors))),
+        ("others_requests", json!(others.map(|(requests, _)| requests))),
+        ("others_errors", json!(others.map(|(_, errors)| errors))),
+        ("few", json!(few)),
+        ("at_least", json!(least)),
+        ("why", json!(why)),
+    ]
 }
 
 fn target(target: &Target) -> Value {

@@ -35,7 +35,10 @@ pub(super) fn names<'a>(nodes: impl IntoIterator<Item = &'a str>) -> String {
 
 /// The names of a stage's targets.
 pub(super) fn of_targets(targets: &[Target]) -> String {
-    let mut nodes: Vec<&str> = targets.iter().map(|target| target.node.as_deref().unwrap_or(&target.host)).collect();
+    let mut nodes: Vec<&str> = targets.iter().filter_map(|target| target.node.as_deref()).collect();
+    if nodes.is_empty() {
+        nodes.extend(targets.iter().map(|target| target.host.as_str()));
+    }
     // With several balancers a node is told more than once.
     nodes.dedup();
     names(nodes)
@@ -69,6 +72,26 @@ pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
             format!("not begun: {} sick already ({}), {}", verb(sick, &all(sick)), sick.len(), budget(*most)),
             Paint::Bad,
         ),
+        RolloutNews::Died { nodes: dead } => {
+            (format!("{} not running any more, and did when it began", verb(dead, &all(dead))), Paint::Bad)
+        }
+        RolloutNews::ServerErrors { node, requests, errors, others_requests, others_errors } => {
+            let others = match others_requests {
+                0 => "there are no others to compare with".to_owned(),
+                others => format!("nodes that were not changed {others_errors} of {others}"),
+            };
+            (
+                format!("{} answered {errors} of {requests} requests with a server error; {others}", short(node)),
+                Paint::Bad,
+            )
+        }
+        RolloutNews::FewRequests { nodes, at_least } => (
+            format!("{}: fewer than {at_least} requests while it settled, so the access log says nothing", all(nodes)),
+            Paint::Plain,
+        ),
+        RolloutNews::LogUnread { node, why } => {
+            (format!("the access log of {} cannot be read: {}", short(node), short(why)), Paint::Bad)
+        }
         RolloutNews::PutsBack { failed, budget: most, nodes: number } => {
             (format!("{} failed, {}: putting {} back", all(failed), budget(*most), nodes(*number)), Paint::Bad)
         }

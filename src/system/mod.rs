@@ -4,6 +4,7 @@
 //! change is to be applied, so in check mode there is nothing to write with. Each file here adds its door as
 //! `impl Probe` (reading) and `impl Actuator` (writing).
 
+pub mod access_log;
 pub mod accounts;
 pub mod arp;
 pub mod background;

@@ -152,7 +152,11 @@ fn rolled_back() -> Vec<Event> {
     let check = step(9, target("lab1", "web3"), "http", "http://10.88.8.12/ping", 30);
     let failure = Failure::timeout("within", std::time::Duration::from_secs(30)).because("status 500, not 200");
     tape.step(&check, 30_000, Outcome::Failed(failure, None), Map::new());
-    let put_back = RolloutNews::PutsBack { failed: names(&["web3"]), budget: 0, nodes: 3 };
+    tape.say("", 10, phase(Phase::Settle, Some((2, 2)), &["web2", "web3"]));
+    tape.say("", 10_000, news(RolloutNews::FewRequests { nodes: names(&["web3"]), at_least: 20 }));
+    let (node, others_requests, others_errors) = ("web2".to_owned(), 340, 2);
+    tape.say("", 0, news(RolloutNews::ServerErrors { node, requests: 61, errors: 12, others_requests, others_errors }));
+    let put_back = RolloutNews::PutsBack { failed: names(&["web2", "web3"]), budget: 0, nodes: 3 };
     tape.say("", 10, news(put_back));
     tape.say("", 1, phase(Phase::PutBack, Some((2, 2)), &["web2", "web3"]));
     tape.say("", 4_000, phase(Phase::PutBack, Some((1, 2)), &["web1"]));
@@ -172,6 +176,15 @@ fn not_rolled_out() -> Vec<Event> {
         RolloutNews::Refused { failed: names(&["web1"]) },
         RolloutNews::Sick { nodes: names(&["web2", "web3"]), budget: 1 },
         RolloutNews::Sick { nodes: names(&["web2"]), budget: 0 },
+        RolloutNews::ServerErrors {
+            node: "web1".to_owned(),
+            requests: 20,
+            errors: 20,
+            others_requests: 0,
+            others_errors: 0,
+        },
+        RolloutNews::Died { nodes: names(&["web2", "web3"]) },
+        RolloutNews::LogUnread { node: "web1".to_owned(), why: "/data/logs is a file, not a directory".to_owned() },
         RolloutNews::Halted { nodes: 1 },
         RolloutNews::NotPutBack { nodes },
         RolloutNews::Done { nodes: 3, left: names(&["web4"]) },

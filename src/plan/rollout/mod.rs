@@ -3,6 +3,7 @@
 //! Nodes of one host that mount the same directory are a unit: they go together. Everything that could go wrong on the way back
 //! is planned before the first connection, like everything else.
 
+mod logs;
 mod parts;
 mod units;
 
@@ -67,6 +68,10 @@ impl<'p> Planner<'_, 'p> {
             }
         }
         let Some(settings) = settings else { return };
+        if let Some(log) = rollout.access_log.as_ref().filter(|_| settings.settle.is_zero()) {
+            let error = Diagnostic::new(log.span, "access logs are read while a batch settles, and it does not");
+            self.shared.errors.push(error.help("say for how long: `settle = 30s`"));
+        }
         let taken: Vec<bool> = parts.iter().map(|part| self.takes_part(&part.target)).collect();
         let units = units(&parts);
         self.refuse_torn_units(&units, &parts, &taken, play.on.span);
@@ -81,6 +86,7 @@ impl<'p> Planner<'_, 'p> {
             title: title.to_owned(),
             batches: batches.iter().map(|batch| batch.iter().filter_map(name_of).collect()).collect(),
             budget: settings.budget,
+            judged: rollout.access_log.as_ref().map(|log| self.judged(log)),
             put_back: matches!(self.request.part, super::Part::PutBack { .. }),
         };
         self.rollouts.insert(number, info);
@@ -145,11 +151,7 @@ impl<'p> Planner<'_, 'p> {
             });
             self.traffic(head, RolloutPart::Ready(batch), parts, members, Way::In);
             if !settings.settle.is_zero() {
-                self.rollout_stage(head, RolloutPart::Settle(batch), parts, members, |part| {
-                    let args = [("time", Value::Duration(settings.settle))];
-                    let pause = made("settle", args, &part.at());
-                    vec![(part.host, [pause].into_iter().chain(part.healthy.iter().cloned()).collect())]
-                });
+                self.settle(head, batch, batches, parts, settings.settle);
             }
         }
         self.rollout_stage(head, RolloutPart::Confirm, parts, &all, |part| {
@@ -197,6 +199,19 @@ impl<'p> Planner<'_, 'p> {
         members: &[usize],
         steps: impl Fn(&Part) -> Vec<(usize, Vec<Step>)>,
     ) {
+        let mut shares = Vec::new();
+        for member in members.iter().filter_map(|at| parts.get(*at)) {
+            for (host, steps) in steps(member) {
+                let Some(carrier) = self.inventory.hosts.get(host) else { continue };
+                let target = Target { host: carrier.name.clone(), node: member.target.node.clone() };
+                shares.push(Share { host, target, steps });
+            }
+        }
+        self.lay(head, part, shares);
+    }
+
+    /// A stage of the run, of what everybody in it has to do.
+    fn lay(&mut self, head: &Head, part: RolloutPart, shares: Vec<Share>) {
         let number = u32::try_from(self.stages.len()).unwrap_or(u32::MAX);
         let batch = match part {
             RolloutPart::Prepare | RolloutPart::Confirm => None,
@@ -214,27 +229,18 @@ impl<'p> Planner<'_, 'p> {
             RolloutPart::Ready(_) | RolloutPart::DrainBack(_) | RolloutPart::Back(_) | RolloutPart::ReadyBack(_)
         );
         let (mut targets, mut of_hosts): (Vec<Target>, BTreeMap<usize, Vec<TargetPlan>>) = Default::default();
-        for member in members.iter().filter_map(|at| parts.get(*at)) {
-            for (host, mut steps) in steps(member) {
-                let (Some(carrier), Some(of_host)) = (self.inventory.hosts.get(host), self.of_host.get_mut(host))
-                else {
-                    continue;
-                };
-                if steps.is_empty() {
-                    continue;
+        for Share { host, target, mut steps } in shares {
+            let Some(of_host) = self.of_host.get_mut(host).filter(|_| !steps.is_empty()) else { continue };
+            for step in &mut steps {
+                for error in unfit(step) {
+                    let message = format!("`{}` of the rollout: `{}`: {}", step.kind, error.field, error.message);
+                    self.shared.errors.push(Diagnostic::new(head.span, message));
                 }
-                for step in &mut steps {
-                    for error in unfit(step) {
-                        let message = format!("`{}` of the rollout: `{}`: {}", step.kind, error.field, error.message);
-                        self.shared.errors.push(Diagnostic::new(head.span, message));
-                    }
-                    step.id = of_host.next_id;
-                    of_host.next_id += 1;
-                }
-                let target = Target { host: carrier.name.clone(), node: member.target.node.clone() };
-                targets.push(target.clone());
-                of_hosts.entry(host).or_default().push(TargetPlan { target, steps, handlers: Vec::new() });
+                step.id = of_host.next_id;
+                of_host.next_id += 1;
             }
+            targets.push(target.clone());
+            of_hosts.entry(host).or_default().push(TargetPlan { target, steps, handlers: Vec::new() });
         }
         if targets.is_empty() {
             return;
@@ -300,6 +306,13 @@ impl<'p> Planner<'_, 'p> {
     fn takes_part(&self, target: &Target) -> bool {
         self.member(&target.to_string()).is_some_and(|member| matches!(member, Member::Node(_)))
     }
+}
+
+/// What one target has to do in a stage, on its host.
+struct Share {
+    host: usize,
+    target: Target,
+    steps: Vec<Step>,
 }
 
 /// What the stages of a rollout share.

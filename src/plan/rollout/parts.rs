@@ -50,6 +50,8 @@ pub(super) struct Part {
     pub(super) reload_back: Vec<Step>,
     pub(super) healthy_back: Vec<Step>,
     pub(super) drain: Vec<(usize, Vec<Step>)>,
+    /// The files that its requests are written to.
+    pub(super) log: Option<String>,
 }
 
 impl Slot {
@@ -164,6 +166,7 @@ impl<'p> Planner<'_, 'p> {
             .map(|body| section(self, host, body, &generation, None));
         let [reload_back, healthy_back] =
             [&rollout.reload, &rollout.healthy].map(|body| section(self, host, body, &before, None));
+        let log = rollout.access_log.as_ref().and_then(|log| self.log_of(log, carrier, node));
         let mut drain = Vec::new();
         if let Some(def) = &rollout.drain {
             for balancer in balancers {
@@ -182,7 +185,7 @@ impl<'p> Planner<'_, 'p> {
         (self.shared.tags, self.shared.skip_tags) = tags;
         self.shared.errors.no_target();
         let target = Target { host: carrier.name.clone(), node: Some(node.name.clone()) };
-        Some(Part { host, target, slots, change, reload, healthy, reload_back, healthy_back, drain })
+        Some(Part { host, target, slots, change, reload, healthy, reload_back, healthy_back, drain, log })
     }
 
     /// Unrolls a section for one node.

@@ -67,6 +67,11 @@ impl Probe {
         Ok(Some(bytes))
     }
 
+    /// A regular file, opened for reading; `None` when there is nothing. Never waits, and links as in [`Probe::read`].
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Option<File>, Failure> {
+        open_regular(path.as_ref())
+    }
+
     /// The text of a regular file; `None` when there is nothing. Not UTF-8 is an error.
     pub fn read_text(&self, path: impl AsRef<Path>, limit: u64) -> Result<Option<String>, Failure> {
         let path = path.as_ref();

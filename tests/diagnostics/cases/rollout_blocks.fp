@@ -21,7 +21,13 @@ rollout "words" on nodes.web as x {
   change { handler "x" { command ["true"] } }
   change { command ["false"] }
   reload "title" { command ["true"] }
+  access_log { worse = 1% }
+  access_log "logs/*.log" { better = 1% }
   healty { command ["true"] }
   command ["true"]
   for x in [1] { command ["true"] }
+}
+rollout "logs" on nodes.web {
+  change { command ["true"] }
+  access_log "logs/{{ nod.name }}/*.log" { worse = 5  at_least = 0 }
 }

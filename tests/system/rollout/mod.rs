@@ -2,6 +2,8 @@
 //! them, and clients with a ledger.
 
 mod killed;
+mod logs;
+mod observed;
 mod place;
 mod ways;
 

@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use crate::common::fanli;
 use crate::common::kept_lab::KeptLab;
@@ -225,6 +226,13 @@ impl Place {
         self.dir.path()
     }
 
+    /// Changes a file of the project.
+    pub fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.project().join(name)).unwrap();
+        assert!(text.contains(from), "{name} has no `{from}`");
+        self.write(name, &text.replacen(from, to, 1));
+    }
+
     pub fn write(&self, name: &str, text: &str) {
         let path: PathBuf = self.project().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -310,10 +318,16 @@ pub fn header(node: &str, name: &str) -> String {
 
 /// All that a server answers, from this machine, which is on the hosts' switch.
 #[track_caller]
-fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: web\r\n\r\n").as_bytes()).unwrap();
+pub fn get(address: &str, path: &str) -> String {
+    try_get(address, path).unwrap()
+}
+
+/// The same from a server that may not answer.
+pub fn try_get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: web\r\n\r\n").as_bytes())?;
     let mut said = String::new();
-    stream.read_to_string(&mut said).unwrap();
-    said
+    stream.read_to_string(&mut said)?;
+    Ok(said)
 }

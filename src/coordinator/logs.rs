@@ -1,0 +1,141 @@
+//! What access logs say of a batch: its nodes against those that were not changed yet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::event::RolloutNews;
+use crate::plan::Judged;
+use crate::value::{Map, Value};
+
+/// What nodes served during the same while.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Logs {
+    /// Requests, and those of them that were answered with a server error.
+    served: BTreeMap<String, (u64, u64)>,
+    /// Nodes whose logs cannot be read, and why.
+    unread: BTreeMap<String, String>,
+}
+
+/// What comes of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    pub(super) failed: BTreeSet<String>,
+    pub(super) news: Vec<RolloutNews>,
+}
+
+impl Logs {
+    /// Takes note of what `settle` found on a host.
+    pub(super) fn hear(&mut self, output: &Map) {
+        let Some(Value::Map(nodes)) = output.get("served") else { return };
+        for (node, found) in nodes {
+            let Value::Map(found) = found else { continue };
+            let number = |name: &str| match found.get(name) {
+                Some(Value::Int(number)) => u64::try_from(*number).ok(),
+                _ => None,
+            };
+            match number("requests").zip(number("errors")) {
+                Some(served) => {
+                    self.served.insert(node.clone(), served);
+                }
+                None => {
+                    let why = found.get("unread").map_or_else(String::new, ToString::to_string);
+                    self.unread.insert(node.clone(), why);
+                }
+            }
+        }
+    }
+
+    /// A node fails when its share of server errors is further above that of all `others` together than it may be.
+    pub(super) fn judge(self, judged: Judged, batch: &[String], others: &[String]) -> Verdict {
+        let served = |nodes: &[String]| {
+            let found = nodes.iter().filter_map(|node| self.served.get(node));
+            found.fold((0, 0), |sum: (u64, u64), served| (sum.0 + served.0, sum.1 + served.1))
+        };
+        let (others_requests, others_errors) = served(others);
+        let (mut verdict, mut few) = (Verdict::default(), Vec::new());
+        for node in batch {
+            if let Some(why) = self.unread.get(node) {
+                verdict.failed.insert(node.clone());
+                verdict.news.push(RolloutNews::LogUnread { node: node.clone(), why: why.clone() });
+                continue;
+            }
+            let Some((requests, errors)) = self.served.get(node).copied() else { continue };
+            if requests < judged.at_least {
+                few.push(node.clone());
+            } else if is_worse((requests, errors), (others_requests, others_errors), judged.worse) {
+                verdict.failed.insert(node.clone());
+                let node = node.clone();
+                verdict.news.push(RolloutNews::ServerErrors { node, requests, errors, others_requests, others_errors });
+            }
+        }
+        if !few.is_empty() {
+            verdict.news.push(RolloutNews::FewRequests { nodes: few, at_least: judged.at_least });
+        }
+        verdict
+    }
+}
+
+/// Whether the share of errors of one is more than so many percent points above that of the others; those without a request have
+/// none. Reckoned in whole numbers: `e/r > f/s + w/100`.
+fn is_worse((requests, errors): (u64, u64), (others, their_errors): (u64, u64), worse: u32) -> bool {
+    let [requests, errors, others, their_errors, worse] =
+        [requests, errors, others.max(1), their_errors, worse.into()].map(u128::from);
+    // Numbers so large that a product does not fit come from no web server.
+    let times = |a: u128, b: u128, c: u128| a.saturating_mul(b).saturating_mul(c);
+    times(errors, others, 100) > times(their_errors, requests, 100).saturating_add(times(worse, requests, others))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logs(served: &[(&str, u64, u64)]) -> Logs {
+        let served = served.iter().map(|(node, requests, errors)| ((*node).to_owned(), (*requests, *errors)));
+        Logs { served: served.collect(), unread: BTreeMap::new() }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_node_that_is_worse_than_the_others_fails_and_one_that_is_as_bad_does_not() {
+        let judged = Judged { worse: 1, at_least: 20 };
+        let verdict = logs(&[("a", 100, 3), ("b", 50, 1), ("c", 100, 0), ("d", 100, 2)]).judge(
+            judged,
+            &names(&["a", "b"]),
+            &names(&["c", "d"]),
+        );
+        assert_eq!(verdict.failed, BTreeSet::from(["a".to_owned()]));
+        let news = RolloutNews::ServerErrors {
+            node: "a".to_owned(),
+            requests: 100,
+            errors: 3,
+            others_requests: 200,
+            others_errors: 2,
+        };
+        assert_eq!(verdict.news, [news]);
+    }
+
+    #[test]
+    fn shares_are_compared_exactly() {
+        assert!(!is_worse((100, 1), (0, 0), 1));
+        assert!(is_worse((100, 2), (0, 0), 1));
+        assert!(is_worse((1000, 1), (1000, 0), 0));
+        assert!(!is_worse((1000, 0), (1000, 0), 0));
+        assert!(!is_worse((100, 50), (100, 50), 0));
+        assert!(is_worse((1 << 40, 1 << 40), (1 << 40, 0), 99));
+        assert!(!is_worse((u64::MAX, u64::MAX), (u64::MAX, u64::MAX), 100));
+    }
+
+    #[test]
+    fn too_few_requests_say_nothing_and_what_cannot_be_read_fails() {
+        let mut logs = logs(&[("a", 19, 19)]);
+        let unread = Map::from([("unread".to_owned(), Value::from("no such folder"))]);
+        logs.hear(&Map::from([("served".to_owned(), Value::Map(Map::from([("b".to_owned(), Value::Map(unread))])))]));
+        let verdict = logs.judge(Judged { worse: 0, at_least: 20 }, &names(&["a", "b", "c"]), &[]);
+        assert_eq!(verdict.failed, BTreeSet::from(["b".to_owned()]));
+        let unread = RolloutNews::LogUnread { node: "b".to_owned(), why: "no such folder".to_owned() };
+        let few = RolloutNews::FewRequests { nodes: names(&["a"]), at_least: 20 };
+        assert_eq!(verdict.news, [unread, few]);
+    }
+}

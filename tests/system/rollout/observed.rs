@@ -1,0 +1,141 @@
+//! What somebody sees who looks at a rollout from outside: how many nodes are out at once, whatever happens, and that no clock
+//! matters.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::place::{NODES, Place, all_up, try_get};
+use super::under_load;
+use crate::supervised::wait_for;
+
+/// Asks the balancer and every node again and again, and writes down who is out of traffic or does not answer.
+struct Observer {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Vec<(Instant, Vec<&'static str>)>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Observer {
+    fn start() -> Self {
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (over, rows) = (stop.clone(), seen.clone());
+        let thread = std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                // The balancer drops a connection now and then when it is asked that often.
+                let Ok(told) = try_get("10.86.0.1:8001", "/;csv") else { continue };
+                let at = Instant::now();
+                let out = NODES.into_iter().zip(11..).filter(|(node, last)| {
+                    let row = format!("web,{node},");
+                    let up = told.lines().any(|line| line.starts_with(&row) && line.contains(",UP,"));
+                    !up || !try_get(&format!("10.86.8.{last}:80"), "/").is_ok_and(|said| said.contains(" 200 "))
+                });
+                rows.lock().unwrap().push((at, out.map(|(node, _)| node).collect()));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        Self { stop, seen, thread: Some(thread) }
+    }
+
+    /// How many nodes were out at once at the most, `dead` not counted; and the longest while between two looks.
+    fn end(mut self, dead: Option<&str>) -> (usize, Duration) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().unwrap().join().unwrap();
+        let seen = self.seen.lock().unwrap();
+        let most = seen.iter().map(|(_, out)| out.iter().filter(|node| Some(**node) != dead).count()).max().unwrap();
+        let gap = seen.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap();
+        eprintln!("{} looks, at most {most} out at once, longest without a look {gap:?}", seen.len());
+        assert!(seen.len() > 100, "only {} looks", seen.len());
+        (most, gap)
+    }
+}
+
+#[test]
+fn no_more_nodes_are_out_than_a_batch_has_whatever_dies_meanwhile() {
+    let place = Place::played();
+
+    // Batches of 1, 2 and 3.
+    let observer = Observer::start();
+    place.play(&["--set", "word=two"]).good();
+    let (most, _) = observer.end(None);
+    assert!((1..=3).contains(&most), "{most} of 3");
+    place.all_have("two");
+
+    // Back again, in the same steps.
+    let observer = Observer::start();
+    place.fanli(&["rollout", "rollback", "web.fp"]).good();
+    let (most, _) = observer.end(None);
+    assert!((1..=3).contains(&most), "{most} of 3");
+    place.all_have("one");
+
+    // A node of the last batch dies while the first goes: what was touched is put back, and nobody else is taken out meanwhile.
+    let observer = Observer::start();
+    let log = std::fs::File::create(place.project().join("log")).unwrap();
+    let mut play = place.command(&["play", "web.fp", "--set", "word=three"]).stdout(log).spawn().unwrap();
+    let log = || std::fs::read_to_string(place.project().join("log")).unwrap();
+    wait_for("the first batch", || log().contains("(batch 1 of 3): change").then_some(()));
+    // On the way back it goes to the balancer, too, which waits for it.
+    place.on(Place::host_of("frt-web6"), "docker kill frt-web6");
+    assert_eq!(play.wait().unwrap().code(), Some(4), "{}", log());
+    let (most, _) = observer.end(Some("frt-web6"));
+    eprintln!("{}", log());
+    assert!(log().contains("frt-web6 is not running any more, and did when it began"), "{}", log());
+    assert!(log().contains("6 nodes put back: all is as before"), "{}", log());
+    assert!((1..=3).contains(&most), "{most} of 3");
+    place.on(Place::host_of("frt-web6"), "docker start frt-web6");
+    all_up();
+    place.all_have("one");
+}
+
+/// Sets the machine's clock, and sets it back as if nothing had been: also when the test fails.
+struct Clock {
+    before: SystemTime,
+    since: Instant,
+}
+
+impl Clock {
+    fn step(by: &str) -> Self {
+        let clock = Self { before: SystemTime::now(), since: Instant::now() };
+        let done = Command::new("date").args(["--set", by]).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        clock
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        let now = (self.before + self.since.elapsed()).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let _ = Command::new("date").args(["--set", &format!("@{}", now.as_secs_f64())]).output();
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_shortens_no_wait_and_skips_no_check() {
+    let place = Place::new();
+    place.edit("web.fp", "  settle = 200ms", "  settle = 4s");
+    place.edit("web.fp", "  within = 10m", "  within = 2m");
+    place.play(&[]).good();
+    all_up();
+    for (word, by) in [("two", "+1 hour"), ("three", "-1 hour")] {
+        under_load(by, || {
+            let log = std::fs::File::create(place.project().join("log")).unwrap();
+            let mut play =
+                place.command(&["play", "web.fp", "--set", &format!("word={word}")]).stdout(log).spawn().unwrap();
+            let log = || std::fs::read_to_string(place.project().join("log")).unwrap();
+            wait_for("the first batch settles", || log().contains("(batch 1 of 3): settle").then_some(()));
+            let settles = Instant::now();
+            let clock = Clock::step(by);
+            wait_for("the second batch", || log().contains("(batch 2 of 3): drain").then_some(()));
+            let took = settles.elapsed();
+            assert!(took > Duration::from_secs(3), "{by}: settled for {took:?} of 4s");
+            // The last two batches with the clock as it was set.
+            assert!(play.wait().unwrap().success(), "{by}: {}", log());
+            assert!(!log().contains("put back"), "{by}: {}", log());
+            drop(clock);
+        });
+        place.all_have(word);
+        place.play(&["--set", &format!("word={word}")]).nothing_done();
+    }
+}
