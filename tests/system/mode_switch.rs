@@ -2,6 +2,7 @@
 
 use fanli::value::Value;
 
+use crate::common::fanli;
 use crate::docker_hosts::{Host, Hosts};
 use crate::drive::{Report, Task, task};
 use crate::plugs::{attach, compare, inside, ip, web, with};
@@ -97,8 +98,12 @@ fn each_mode_follows_each_other_one_and_leaves_nothing() {
         let when = format!("{before} to {mode}");
         // Docker's own driver cannot have a card that is in a bridge, and its container comes before the attachment.
         if (before, *mode) == ("bridge", "docker") {
-            let refused = drive.one(&tasks[0]);
-            compare("switch_bridge_to_docker", &told(refused.failed()));
+            let mut look = drive.clone();
+            look.apply = false;
+            for drive in [&look, &drive] {
+                compare("switch_bridge_to_docker", &told(drive.one(&tasks[0]).failed()));
+                answers(&hosts, host, before, "10.99.0.31");
+            }
             let out = node("bridge", "fn3-s", "10.99.0.31");
             drive.one(&with(&out[1], &[("state", "absent".into())])).fields();
         }
@@ -127,6 +132,20 @@ fn told(failure: &fanli::failure::Failure) -> String {
     lines.chain(std::iter::once(help)).collect::<Vec<_>>().join("\n  ")
 }
 
+/// What `fanli play --check` says of the first node in another mode, and its exit code.
+fn checked(host: &Host, mode: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let file = folder.path().join("play.fp");
+    let text = format!(
+        "hosts docker {{ host \"one\" {{ connection = local }} }}\n\
+         network \"lan\" {{ mode = {mode}  parent = \"eth0\"  subnet = 10.99.0.0/24 }}\n\
+         play \"all\" on hosts.docker {{ attach \"lan\" {{ container = \"fn3-o1\"  address = 10.99.0.31 }} }}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let done = host.sh(&format!("TERM=dumb {} play {} --check 2>&1", fanli(), file.display()));
+    (done.status.code(), String::from_utf8(done.stdout).unwrap())
+}
+
 #[test]
 fn with_others_on_the_card_it_is_refused_or_goes_one_by_one() {
     let hosts = Hosts::start("f3o", 1);
@@ -146,6 +165,8 @@ fn with_others_on_the_card_it_is_refused_or_goes_one_by_one() {
         drive.run(&all(from).concat());
         let before = own(host);
         compare(&format!("switch_{from}_to_{to}"), &told(refused(&all(to)[0][1]).failed()));
+        let (code, said) = checked(host, to);
+        assert!(code == Some(4) && said.contains(&refused(&all(to)[0][1]).failed().message), "{code:?}: {said}");
         // Nothing was touched for it.
         assert_eq!(own(host), before, "{from} to {to}");
         drive.run(&all(from).concat()).iter().for_each(Report::no_change);
