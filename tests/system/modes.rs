@@ -492,6 +492,13 @@ fn nat_and_the_hosts_network() {
         full_size(two, second, "10.99.0.1", 1500);
         assert!(fetched(one, &there) && fetched(two, &back), "{port}: a host does not reach its own node");
     }
+    // The network is the container's own: it is not taken from it, and works on.
+    for (tasks, at) in [(nat("fmo-n1"), "10.99.0.1:8080"), (host.clone(), "10.99.0.1:8081")] {
+        let absent = drive.one(&with(&tasks[1], &[("state", "absent".into())]));
+        let told = absent.failed().to_string();
+        assert!(told.contains("the network comes and goes with the container"), "{told}");
+        assert!(fetched(one, at), "{at}");
+    }
     // A port that is taken is told before anything is stopped; the container's own does not count.
     let taken = drive.run(&[on_dockers_network("fmo-n5", "host", 8081, &[("listens", listens.clone())])]);
     println!("{}", taken[0].failed());
