@@ -39,6 +39,16 @@ fn all_twelve_of_the_network_have_tests() {
 }
 
 #[test]
+fn every_test_that_the_page_names_is_there() {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/network.md")).unwrap();
+    let named: Vec<&str> = text.split('`').filter(|word| word.contains("::") && !word.contains('\n')).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named {
+        assert!(is_there(name), "there is no test `{name}`");
+    }
+}
+
+#[test]
 fn a_test_that_is_gone_is_seen() {
     assert!(is_there("main promises::a_test_that_is_gone_is_seen"));
     assert!(is_there("attach_conflict::rivals_for_one_address_never_both_win"));

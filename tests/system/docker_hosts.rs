@@ -113,6 +113,17 @@ impl Hosts {
         self.dir.path().to_owned()
     }
 
+    /// Gives a host a second network card, `eth1`, into the same switch, without an address.
+    pub fn second_card(&self, host: &Host) {
+        let script = format!(
+            "ip link add q{0} type veth peer name eth1 netns {0}; ip link set q{0} master br0 up; \
+             nsenter -t {0} -n ip link set eth1 up",
+            host.pid
+        );
+        let done = self.on_switch(&script);
+        assert!(done.status.success(), "{script}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
     /// Runs a script in the switch's namespace, which has 10.99.0.254.
     pub fn on_switch(&self, script: &str) -> Output {
         let net = format!("--net=/var/run/netns/{}sw", self.name);

@@ -2,6 +2,7 @@
 
 use fanli::value::Value;
 
+use crate::common::fanli;
 use crate::docker_hosts::{Host, Hosts};
 use crate::drive::{Report, Task, task};
 use crate::plugs::{attach, compare, inside, ip, web, with};
@@ -97,8 +98,12 @@ fn each_mode_follows_each_other_one_and_leaves_nothing() {
         let when = format!("{before} to {mode}");
         // Docker's own driver cannot have a card that is in a bridge, and its container comes before the attachment.
         if (before, *mode) == ("bridge", "docker") {
-            let refused = drive.one(&tasks[0]);
-            compare("switch_bridge_to_docker", &told(refused.failed()));
+            let mut look = drive.clone();
+            look.apply = false;
+            for drive in [&look, &drive] {
+                compare("switch_bridge_to_docker", &told(drive.one(&tasks[0]).failed()));
+                answers(&hosts, host, before, "10.99.0.31");
+            }
             let out = node("bridge", "fn3-s", "10.99.0.31");
             drive.one(&with(&out[1], &[("state", "absent".into())])).fields();
         }
@@ -127,17 +132,41 @@ fn told(failure: &fanli::failure::Failure) -> String {
     lines.chain(std::iter::once(help)).collect::<Vec<_>>().join("\n  ")
 }
 
+/// What `fanli play --check` says of the first node in another mode, and its exit code.
+fn checked(host: &Host, mode: &str) -> (Option<i32>, String) {
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    let file = folder.path().join("play.fp");
+    let text = format!(
+        "hosts docker {{ host \"one\" {{ connection = local }} }}\n\
+         network \"lan\" {{ mode = {mode}  parent = \"eth0\"  subnet = 10.99.0.0/24 }}\n\
+         play \"all\" on hosts.docker {{ attach \"lan\" {{ container = \"fn3-o1\"  address = 10.99.0.31 }} }}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let done = host.sh(&format!("TERM=dumb {} play {} --check 2>&1", fanli(), file.display()));
+    (done.status.code(), String::from_utf8(done.stdout).unwrap())
+}
+
 #[test]
 fn with_others_on_the_card_it_is_refused_or_goes_one_by_one() {
     let hosts = Hosts::start("f3o", 1);
     let host = &hosts.hosts[0];
     let drive = host.drive();
+    let mut look = drive.clone();
+    look.apply = false;
+    // Who only looks is told the same.
+    let refused = |task: &Task| {
+        let foretold = look.one(task);
+        let refused = drive.one(task);
+        assert_eq!(foretold.failed(), refused.failed());
+        refused
+    };
     let all = |mode: &'static str| [node(mode, "fn3-o1", "10.99.0.31"), node(mode, "fn3-o2", "10.99.0.32")];
     for (from, to) in [("macvlan", "bridge"), ("bridge", "macvlan"), ("vxlan", "bridge"), ("bridge", "vxlan")] {
         drive.run(&all(from).concat());
         let before = own(host);
-        let refused = drive.one(&all(to)[0][1]);
-        compare(&format!("switch_{from}_to_{to}"), &told(refused.failed()));
+        compare(&format!("switch_{from}_to_{to}"), &told(refused(&all(to)[0][1]).failed()));
+        let (code, said) = checked(host, to);
+        assert!(code == Some(4) && said.contains(&refused(&all(to)[0][1]).failed().message), "{code:?}: {said}");
         // Nothing was touched for it.
         assert_eq!(own(host), before, "{from} to {to}");
         drive.run(&all(from).concat()).iter().for_each(Report::no_change);
@@ -159,17 +188,24 @@ fn with_others_on_the_card_it_is_refused_or_goes_one_by_one() {
     // A container that does not run stands in nobody's way.
     drive.run(&all("macvlan").concat());
     host.must("docker stop -t 0 fn3-o2");
+    assert!(look.one(&all("bridge")[0][1]).failure.is_none());
     assert!(drive.one(&all("bridge")[0][1]).failure.is_none());
     host.must("docker start fn3-o2");
     drive.run(&all("bridge").concat());
     drive.run(&all("bridge").concat()).iter().for_each(Report::no_change);
-    for node in all("bridge") {
-        drive.one(&with(&node[1], &[("state", "absent".into())])).fields();
-    }
+    // The last one on a bridge cannot have the card: the host's address comes back to it.
+    let [first, second] = all("bridge").map(|node| with(&node[1], &[("state", "absent".into())]));
+    drive.one(&second).fields();
+    let before = own(host);
+    let whole = refused(&with(&all("macvlan")[0][1], &[("variant", "passthru".into())]));
+    assert!(whole.failed().to_string().contains("cut it off"), "{}", whole.failed());
+    assert_eq!(own(host), before);
+    drive.one(&first).fields();
     assert!(own(host).starts_with("0\n0\n0"), "{}", own(host));
     // These do not exclude each other: one after the other, and the rest stays reachable meanwhile.
     for (from, to) in [("macvlan", "vxlan"), ("vxlan", "macvlan")] {
         drive.run(&all(from).concat());
+        assert!(look.one(&all(to)[0][1]).failure.is_none());
         assert!(drive.one(&all(to)[0][1]).failure.is_none());
         answers(&hosts, host, to, "10.99.0.31");
         answers(&hosts, host, from, "10.99.0.32");
@@ -186,7 +222,7 @@ fn with_others_on_the_card_it_is_refused_or_goes_one_by_one() {
         ("parent", "fn-eth0".into(), "is a macvlan itself"),
         ("variant", Value::from("passthru"), "cut it off"),
     ] {
-        let refused = drive.one(&with(&all("macvlan")[0][1], &[(field, value)]));
+        let refused = refused(&with(&all("macvlan")[0][1], &[(field, value)]));
         assert!(refused.failed().to_string().contains(says), "{}", refused.failed());
         assert_eq!(own(host), before, "{says}");
         answers(&hosts, host, "macvlan", "10.99.0.31");

@@ -129,6 +129,9 @@ fn macvlan_variants() {
         with(&attach("macvlan", container, address, "10.99.0.0/24"), &[("variant", variant.into())])
     };
     let (drive, drive2) = (one.drive(), two.drive());
+    for host in [one, two] {
+        forward_drop(host);
+    }
     drive2.run(&[web("fmo-v9"), plug("fmo-v9", "10.99.0.29", "bridge")]);
     let apart = |from: &str, address: &str| {
         !one.sh(&format!("nsenter -t {} -n busybox ping -c1 -W1 {address}", pid(one, from))).status.success()
@@ -158,10 +161,13 @@ fn macvlan_variants() {
     let lost = drive.one(&plug("fmo-v1", "10.99.0.21", "passthru"));
     println!("{}", lost.failed());
     assert!(lost.failed().to_string().contains("cut it off"));
-    one.must("ip link add eth1 type veth peer name x1; ip link set eth1 up; ip link set x1 up");
+    hosts.second_card(one);
     let alone = with(&plug("fmo-v1", "10.99.0.21", "passthru"), &[("parent", "eth1".into())]);
     drive.one(&alone).fields();
     drive.one(&alone).no_change();
+    transfer((one, "fmo-v1"), "10.99.0.21", (two, "fmo-v9"));
+    full_size(one, "fmo-v1", "10.99.0.29", 1500);
+    assert!(fetched(one, "10.99.0.21"), "passthru: from the host, whose own card is in the same switch");
     let second = with(&plug("fmo-v2", "10.99.0.22", "passthru"), &[("parent", "eth1".into())]);
     println!("{}", drive.one(&second).failed());
     one.must("ip link add br9 type bridge; ip link add eth2 type veth peer name x2; ip link set eth2 master br9 up");
@@ -460,32 +466,41 @@ fn nat_and_the_hosts_network() {
         let base = [("network", Value::from("lan")), ("mode", mode.into()), ("container", container.into())];
         with(&task("attach", base), &[("port", Value::Int(port))])
     };
-    let nat = [
-        on_dockers_network("fmo-n1", "bridge", 8080, &[("ports", Value::List(vec!["8080:80".into()]))]),
-        with(&on("nat", "fmo-n1", 8080), &[("inside", Value::Int(80))]),
-    ];
     let listens = Value::List(vec![Value::Int(8081)]);
-    let host =
-        [on_dockers_network("fmo-n2", "host", 8081, &[("listens", listens.clone())]), on("host", "fmo-n2", 8081)];
-    for tasks in [&nat, &host] {
-        let made = drive.run(tasks);
-        made[1].no_change();
-        assert_eq!(made[1].output["port"], tasks[1].args["port"]);
-        drive.run(tasks).iter().for_each(crate::drive::Report::no_change);
+    let nat = |name: &str| {
+        let container = on_dockers_network(name, "bridge", 8080, &[("ports", Value::List(vec!["8080:80".into()]))]);
+        [container, with(&on("nat", name, 8080), &[("inside", Value::Int(80))])]
+    };
+    let own =
+        |name: &str| [on_dockers_network(name, "host", 8081, &[("listens", listens.clone())]), on("host", name, 8081)];
+    let host = own("fmo-n2");
+    for (at, all) in [(one, [nat("fmo-n1"), host.clone()]), (two, [nat("fmo-n3"), own("fmo-n4")])] {
+        forward_drop(at);
+        for tasks in &all {
+            let made = at.drive().run(tasks);
+            made[1].no_change();
+            assert_eq!(made[1].output["port"], tasks[1].args["port"]);
+            at.drive().run(tasks).iter().for_each(crate::drive::Report::no_change);
+        }
     }
-    for port in [8080, 8081] {
-        assert_eq!(two.must(&format!("timeout 5 busybox wget -qO- http://10.99.0.1:{port}/")), "one", "{port}");
+    for (port, first, second) in [(8080, "fmo-n1", "fmo-n3"), (8081, "fmo-n2", "fmo-n4")] {
+        let (there, back) = (format!("10.99.0.1:{port}"), format!("10.99.0.2:{port}"));
+        transfer((one, first), &there, (two, second));
+        transfer((two, second), &back, (one, first));
+        // A port forwards no ping: each node's go to the other's host, so every link on the way carries them.
+        full_size(one, first, "10.99.0.2", 1500);
+        full_size(two, second, "10.99.0.1", 1500);
+        assert!(fetched(one, &there) && fetched(two, &back), "{port}: a host does not reach its own node");
     }
-    let sum = one.must(
-        "f=$(mktemp -d)/big; head -c 100000000 /dev/urandom > $f; docker cp $f fmo-n1:/www/big >/dev/null; \
-         docker cp $f fmo-n2:/www/big >/dev/null; sha256sum $f | cut -d' ' -f1; rm -r $(dirname $f)",
-    );
-    for port in [8080, 8081] {
-        let got = two.must(&format!("timeout 120 busybox wget -qO- http://10.99.0.1:{port}/big | sha256sum"));
-        assert_eq!(got.trim_end_matches(['-', ' ']), sum, "{port}");
+    // The network is the container's own: it is not taken from it, and works on.
+    for (tasks, at) in [(nat("fmo-n1"), "10.99.0.1:8080"), (host.clone(), "10.99.0.1:8081")] {
+        let absent = drive.one(&with(&tasks[1], &[("state", "absent".into())]));
+        let told = absent.failed().to_string();
+        assert!(told.contains("the network comes and goes with the container"), "{told}");
+        assert!(fetched(one, at), "{at}");
     }
     // A port that is taken is told before anything is stopped; the container's own does not count.
-    let taken = drive.run(&[on_dockers_network("fmo-n3", "host", 8081, &[("listens", listens.clone())])]);
+    let taken = drive.run(&[on_dockers_network("fmo-n5", "host", 8081, &[("listens", listens.clone())])]);
     println!("{}", taken[0].failed());
     assert!(taken[0].failed().to_string().contains("taken by httpd"), "{}", taken[0].failed());
     let before = id(one, "fmo-n2");
@@ -518,6 +533,7 @@ fn dockers_own_macvlan() {
     let (one, two) = (&hosts.hosts[0], &hosts.hosts[1]);
     let (first, second) = (on("fmo-d1", "10.99.0.41"), on("fmo-d2", "10.99.0.42"));
     for (host, tasks) in [(one, &first), (two, &second)] {
+        forward_drop(host);
         host.drive().run(tasks)[1].no_change();
         host.drive().run(tasks).iter().for_each(crate::drive::Report::no_change);
     }

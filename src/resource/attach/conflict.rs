@@ -52,7 +52,7 @@ impl Attach {
         }
         // The reasons why nothing can be plugged at all are told first.
         self.refuse_foreign(view)?;
-        self.usable_parent(wanted, view)?;
+        self.usable_parent(wanted, view, None)?;
         self.refuse_local(wanted, view, hands).await?;
         if self.probe == Probing::Off {
             return Ok(());

@@ -259,7 +259,11 @@ impl Resource for Attach {
             return self.observe_docker(probe).await;
         }
         let view = self.look(probe, Others::Look).await?;
-        self.seen(&view)
+        let seen = self.seen(&view)?;
+        if between(&self.desired(), &seen.state).is_some() {
+            self.refuse_impossible(&view, probe).await?;
+        }
+        Ok(seen)
     }
 
     async fn apply(&self, _change: &Change, hands: &Actuator) -> Result<Map, Failure> {
@@ -287,7 +291,7 @@ impl Attach {
 
     /// Brings what was seen to what is wanted, while nobody else works on the container.
     async fn mend(&self, mut view: View, hands: &Actuator) -> Result<Map, Failure> {
-        let wanted = self.wanted().map_err(|error| Failure::new(format!("`{}`: {}", error.field, error.message)))?;
+        let wanted = self.wanted()?;
         if self.state == AttachState::Absent {
             // What goes is what was plugged, whatever is declared by now.
             self.leave_earlier(&view, hands).await?;
@@ -296,8 +300,8 @@ impl Attach {
         }
         if view.container.is_some() {
             view = self.with_vlan(view, hands).await?;
-            self.refuse_mixed(&view, hands).await?;
-            self.refuse_to_leave(&wanted, &view)?;
+            // Others may have come since it was looked at.
+            self.refuse_impossible(&view, hands).await?;
             if self.leave_earlier(&view, hands).await? | self.leave_shim(&view, hands).await? {
                 view = self.look(hands, Others::Look).await?;
                 // The VLAN may have gone with what stood on it.

@@ -28,7 +28,7 @@ impl Attach {
                 .hint("only a running container has a network; put the `attach` after or into its `container` block"));
         };
         self.refuse_foreign(view)?;
-        self.usable_parent(wanted, view)?;
+        self.usable_parent(wanted, view, None)?;
         self.remember(hands)?;
         let namespace = hands.namespace(&docker, container).await?;
         let host = hands.netlink_hands(None)?;
@@ -143,23 +143,19 @@ impl Attach {
         done
     }
 
-    /// Whether the parent can carry the segment, before anything is touched.
-    pub(super) fn usable_parent(&self, wanted: &Wanted, view: &View) -> Result<(), Failure> {
-        let parent = self.usable_card(wanted, view, None)?;
+    /// Whether the parent can carry the segment, before anything is touched; `leaving` is what will have been taken out by then.
+    pub(super) fn usable_parent(&self, wanted: &Wanted, view: &View, leaving: Option<&Self>) -> Result<(), Failure> {
+        let parent = self.usable_card(wanted, view, leaving)?;
         match self.segment() {
             Segment::Card => Ok(()),
             Segment::Bridge => self.refuse_bridge(view, parent),
+            // The card has its address back when its bridge goes.
+            Segment::Tunnel if leaving.is_some_and(|old| old.segment() == Segment::Bridge) => Ok(()),
             Segment::Tunnel => self.refuse_tunnel(view),
         }
     }
 
-    /// Whether the parent can carry anything of the kind, when the link `leaving` has gone.
-    pub(super) fn usable_card<'a>(
-        &self,
-        wanted: &Wanted,
-        view: &'a View,
-        leaving: Option<&str>,
-    ) -> Result<&'a Link, Failure> {
+    fn usable_card<'a>(&self, wanted: &Wanted, view: &'a View, leaving: Option<&Self>) -> Result<&'a Link, Failure> {
         let card = self.card();
         let Some(parent) = &view.parent else {
             let hardware = |link: &&Link| link.kind != "macvlan" && link.name != "lo";
@@ -179,7 +175,8 @@ impl Attach {
             && view.base.as_ref().is_some_and(|base| parent.controller == Some(base.index));
         let name_of =
             |index: u32| view.host.links.iter().find(|link| link.index == index).map(|link| link.name.as_str());
-        let in_way = |controller: &u32| !in_own && (leaving.is_none() || name_of(*controller) != leaving);
+        let left = leaving.map(Self::way);
+        let in_way = |controller: &u32| !in_own && (left.is_none() || name_of(*controller) != left.as_deref());
         if let Some(name) = parent.controller.filter(in_way).map(name_of) {
             return Err(Failure::new(format!("{card} is a port of {}", name.unwrap_or("a bridge or bond")))
                 .hint("name that as `parent` instead"));
@@ -190,8 +187,12 @@ impl Attach {
                 if most < parent.mtu { format!(" less the tunnel's {}", parent.mtu - most) } else { String::new() };
             return Err(Failure::new(format!("an MTU of {mtu} is more than the {} of {card}{below}", parent.mtu)));
         }
-        if self.takes_card() && !view.card_addresses.is_empty() {
-            let own = view.card_addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        // A bridge that goes gives the card its addresses back.
+        let given_back = leaving.filter(|old| old.segment() == Segment::Bridge && old.card() == card);
+        let bridge = given_back.and_then(|old| view.host.link(&old.way())).filter(|_| view.card_addresses.is_empty());
+        let own = bridge.map_or_else(|| view.card_addresses.clone(), |bridge| view.host.addresses(bridge.index));
+        if self.takes_card() && !own.is_empty() {
+            let own = own.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             return Err(Failure::new(format!(
                 "{card} carries the host's own address {own}: `passthru` would cut it off"
             ))

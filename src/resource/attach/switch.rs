@@ -7,7 +7,7 @@
 use super::look::{Others, View};
 use super::record::{Record, records};
 use super::segment::Segment;
-use super::{Attach, Mode, Wanted, shim};
+use super::{Attach, AttachState, Mode, shim};
 use crate::failure::Failure;
 use crate::resource::{Declared as _, Param as _, Resource as _};
 use crate::system::{Actuator, Probe};
@@ -33,17 +33,20 @@ impl Attach {
         (old.place().is_some() && old.place() != self.place()).then_some(old)
     }
 
-    /// What is known to stand in the way of the new one is told while the old one still works.
-    pub(super) fn refuse_to_leave(&self, wanted: &Wanted, view: &View) -> Result<(), Failure> {
-        let Some(old) = self.earlier(view.record.as_ref()) else { return Ok(()) };
-        let parent = self.usable_card(wanted, view, Some(&old.way()))?;
-        match self.segment() {
-            Segment::Card => Ok(()),
-            Segment::Bridge => self.refuse_immovable(view, parent),
-            // The card has its address back when its bridge goes.
-            Segment::Tunnel if old.segment() == Segment::Bridge => Ok(()),
-            Segment::Tunnel => self.refuse_tunnel(view),
+    /// Refuses what is known not to work. Looking is enough to know it, so who only looks is told it too, and who does more is told it
+    /// while what was there before still works.
+    pub(super) async fn refuse_impossible(&self, view: &View, probe: &Probe) -> Result<(), Failure> {
+        // What a container is plugged into is asked of one that runs; what is taken out stands in nobody's way.
+        if view.container.is_none() || self.state == AttachState::Absent {
+            return Ok(());
         }
+        self.refuse_mixed(view, probe).await?;
+        // The link of a VLAN is made, and set up, with its first container.
+        if self.vlan.is_some() && view.parent.as_ref().is_none_or(|parent| !parent.up) {
+            return Ok(());
+        }
+        let leaving = self.earlier(view.record.as_ref());
+        self.usable_parent(&self.wanted()?, view, leaving.as_ref())
     }
 
     /// Takes out what the record tells of when it stood on something else; the record stays until another one takes its place. True

@@ -7,8 +7,10 @@ use ipnet::IpNet;
 use super::{Container, NetworkMode, RunState};
 use crate::failure::Failure;
 use crate::resource::{ArgError, Param};
+use crate::system::Probe;
 use crate::system::docker::{Container as Found, DockerHands};
 use crate::system::docker_networks::{DockerLan, docker_lan_name};
+use crate::system::netlink::Link;
 use crate::value::Value;
 
 impl Container {
@@ -23,17 +25,25 @@ impl Container {
         Ok(())
     }
 
-    /// Adds the way out to Docker's word for a card that is a bridge's port.
-    pub(super) fn card_is_busy(&self, failure: Failure) -> Failure {
-        let busy = failure.causes.iter().any(|cause| cause.contains("macvlan port") && cause.contains("busy"));
-        match self.docker_lan() {
-            Ok(Some(lan)) if busy => failure.hint(format!(
-                "{} is a port of a bridge: name that as `parent`; if fanli made it for what this network was until now \
-                 (`mode = bridge`), take that out first: play once with `state = absent` in the `attach` blocks",
-                lan.parent
-            )),
-            _ => failure,
-        }
+    /// Refuses a card that is a port already: the kernel lets no macvlan stand on one, and Docker would say so only when the container
+    /// as it was before had been stopped.
+    pub(super) async fn refuse_card_in_bridge(&self, probe: &Probe) -> Result<(), Failure> {
+        let Some(lan) = self.docker_lan()?.filter(|_| self.state == RunState::Running) else { return Ok(()) };
+        let host = probe.host_network().await?;
+        let card = host.link(&lan.parent).and_then(|card| card.controller);
+        let ports = |link: &&Link| Some(link.index) == card && ["bridge", "bond"].contains(&link.kind.as_str());
+        let Some(bridge) = host.links.iter().find(ports) else { return Ok(()) };
+        let failure = Failure::new(format!(
+            "container {} cannot be on {}: it is a port of {}",
+            self.name, lan.parent, bridge.name
+        ));
+        Err(if bridge.alias.starts_with("fanli:1:bridge:") {
+            failure.hint(
+                "take out what is attached to that first: play once with `state = absent` in the `attach` blocks, then with the new mode",
+            )
+        } else {
+            failure.hint("name that as `parent` instead")
+        })
     }
 
     /// The network that `lan` describes; none with other networks.

@@ -228,7 +228,6 @@ impl Container {
         if self.state == RunState::Running
             && let Err(failure) = docker.start(&self.name).await
         {
-            let failure = self.card_is_busy(failure);
             docker.remove(&self.name).await?;
             let Some(old) = old else { return Err(failure) };
             docker.rename(&old.id, &self.name).await?;
@@ -321,6 +320,7 @@ impl Resource for Container {
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
+        self.refuse_card_in_bridge(probe).await?;
         let docker = probe.docker()?;
         let Some(found) = docker.container(&self.name).await? else { return Ok(State::Absent.into()) };
         let spec = found.labels.get(SPEC_LABEL);

@@ -6,6 +6,7 @@
 use crate::failure::Failure;
 use crate::resource::attach::Attach;
 use crate::resource::attach::look::View;
+use crate::resource::attach::shim;
 use crate::system::Actuator;
 use crate::system::netlink::{Link, Mac, NetlinkHands};
 
@@ -43,7 +44,10 @@ impl Attach {
                 return Ok(());
             }
         }
-        let child = |link: &&Link| link.parent == Some(parent.index) && link.kind.starts_with("macv");
+        // The shim goes before the bridge comes.
+        let child = |link: &&Link| {
+            link.parent == Some(parent.index) && link.kind.starts_with("macv") && !shim::marked(link, &card)
+        };
         if let Some(child) = view.host.links.iter().find(child) {
             return Err(Failure::new(format!("{card} carries the {} {}", child.kind, child.name))
                 .hint("a network card is either in a bridge or below macvlans: use one mode per card"));
@@ -52,7 +56,7 @@ impl Attach {
     }
 
     /// Refuses to move addresses that only the distribution can move.
-    pub(in crate::resource::attach) fn refuse_immovable(&self, view: &View, parent: &Link) -> Result<(), Failure> {
+    fn refuse_immovable(&self, view: &View, parent: &Link) -> Result<(), Failure> {
         let Some(why) = view.immovable.as_ref().filter(|_| !self.parent_is_bridge(view)) else { return Ok(()) };
         let (card, name) = (&parent.name, self.bridge_name());
         Err(Failure::new(format!("cannot move the address of {card} to a bridge: {why}")).hint(format!(
