@@ -12,7 +12,7 @@ use crate::coordinator::ask::{Answer, halts, rollouts};
 use crate::failure::Failure;
 use crate::plan::Part;
 use crate::report::harmless;
-use crate::resource::rollout::{Phase, Rollouts, SlotSeen};
+use crate::resource::rollout::{ChangePhase, ContainerSeen, Phase, Rollouts, SlotSeen};
 
 /// Look at the rollouts of a playbook, stop them, go on, or put back what they brought
 #[derive(clap::Args, Debug)]
@@ -117,7 +117,11 @@ fn status(args: &Status) -> Result<u8, Ended> {
     let hosts = hosts_of(&args.playbook)?;
     let found = args.reach.ask::<_, Ended>(|reach| rollouts(hosts, reach, FORKS))?;
     print(&if args.json { as_json(&found) } else { shown(&found) });
-    let wrong = |seen: &Rollouts| seen.halted.is_some() || seen.slots.iter().any(SlotSeen::is_wrong);
+    let wrong = |seen: &Rollouts| {
+        seen.halted.is_some()
+            || seen.slots.iter().any(SlotSeen::is_wrong)
+            || seen.containers.iter().any(|container| container.trouble.is_some())
+    };
     Ok(match (found.values().any(Result::is_err), found.values().flatten().any(wrong)) {
         (true, _) => exit::UNREACHABLE,
         (false, true) => exit::FAILED,
@@ -170,10 +174,13 @@ fn rollback(args: &play::Args) -> Result<ExitCode, Ended> {
         return Err(Ended(exit::UNREACHABLE));
     }
     let slots = || found.values().flatten().flat_map(|seen| &seen.slots);
-    let open = slots().any(|slot| matches!(slot.phase, Some(Phase::Switching | Phase::Switched)));
+    let containers = || found.values().flatten().flat_map(|seen| &seen.containers);
+    let open = slots().any(|slot| matches!(slot.phase, Some(Phase::Switching | Phase::Switched)))
+        || containers().any(|container| container.phase == Some(ChangePhase::Changing));
     // A run's name begins with its time.
     let time = |run: &&String| u64::from_str_radix(run.split('-').next().unwrap_or_default(), 16).unwrap_or_default();
-    let newest = slots().filter_map(|slot| slot.run.as_ref()).max_by_key(time);
+    let runs = slots().filter_map(|slot| slot.run.as_ref());
+    let newest = runs.chain(containers().filter_map(|container| container.run.as_ref())).max_by_key(time);
     Ok(play::part(args, Part::PutBack { undo: newest.filter(|_| !open).cloned() }))
 }
 
@@ -190,10 +197,11 @@ fn shown(found: &BTreeMap<String, Result<Rollouts, Failure>>) -> String {
                 if let Some(mark) = &seen.halted {
                     let _ = writeln!(text, "  HALTED {}", harmless(&mark.show()));
                 }
-                if seen.slots.is_empty() {
+                if seen.slots.is_empty() && seen.containers.is_empty() {
                     let _ = writeln!(text, "  no rollout has changed anything here");
                 }
                 seen.slots.iter().for_each(|slot| one_slot(&mut text, slot));
+                seen.containers.iter().for_each(|container| one_container(&mut text, container));
             }
         }
     }
@@ -217,5 +225,18 @@ fn one_slot(text: &mut String, slot: &SlotSeen) {
         if let Some(line) = line {
             let _ = writeln!(text, "    {label}: {}", harmless(line));
         }
+    }
+}
+
+fn one_container(text: &mut String, container: &ContainerSeen) {
+    let phase = container.phase.map_or("unknown", ChangePhase::show);
+    let before = container.before.as_ref().map_or_else(String::new, |before| format!(", before it {before}"));
+    let at = if container.changed == 0 { String::new() } else { format!(", {} UTC", utc(container.changed)) };
+    let _ = writeln!(text, "  container {}  {phase}{}{at}", harmless(&container.container), harmless(&before));
+    if !container.rollout.is_empty() {
+        let _ = writeln!(text, "    by rollout \"{}\"", harmless(&container.rollout));
+    }
+    if let Some(trouble) = &container.trouble {
+        let _ = writeln!(text, "    trouble: {}", harmless(trouble));
     }
 }

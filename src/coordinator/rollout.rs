@@ -8,8 +8,8 @@ use crate::event::{RolloutNews, Target};
 use crate::plan::{RolloutInfo, RolloutPart};
 use crate::value::{Map, Value};
 
-/// The kind whose result tells how a node stands.
-pub(super) const STANDING: &str = "standing";
+/// The kinds whose results tell how a node stands.
+pub(super) const STANDING: [&str; 2] = ["standing", "former"];
 
 /// What becomes of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +91,11 @@ impl Rollout {
         matches!(self.way, Way::Stopped | Way::Halted)
             || !self.not_back.is_empty()
             || (self.way == Way::Back && !self.info.put_back)
+    }
+
+    /// Whether what stands behind it in the playbook must not be done: the nodes are not as declared, and were meant to be.
+    pub(super) fn stops_the_rest(&self) -> bool {
+        self.is_refused() && !self.info.put_back
     }
 
     /// A node tells how it stands.

@@ -24,6 +24,8 @@ pub(super) struct Stages {
     next: usize,
     /// Plays that a failed batch has stopped.
     stopped_plays: BTreeSet<u32>,
+    /// Plays that a rollout before them has stopped.
+    left_out: BTreeSet<u32>,
     /// The current stage.
     current: Option<Current>,
 }
@@ -48,6 +50,7 @@ impl Stages {
             waiting: BTreeSet::new(),
             next: 0,
             stopped_plays: BTreeSet::new(),
+            left_out: BTreeSet::new(),
             current: None,
         }
     }
@@ -70,7 +73,7 @@ impl Stages {
     /// Takes note of what a host says.
     pub(super) fn hear(&mut self, number: usize, kind: &EventKind) {
         match kind {
-            EventKind::StepFinished { step, outcome, output, .. } if step.kind == STANDING => {
+            EventKind::StepFinished { step, outcome, output, .. } if STANDING.contains(&step.kind.as_str()) => {
                 let told = !matches!(outcome, Outcome::Failed(..));
                 let rollout = self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play));
                 if let Some(rollout) = rollout.filter(|_| told) {
@@ -126,6 +129,18 @@ impl Stages {
                 hub.say(EventKind::Warning { message });
                 continue;
             }
+            if let Some(title) = self.stopped_by(stage.play) {
+                tell(orders, &Order::Skip { from: number, to: number });
+                let what = if stage.part.is_some() { "rollout" } else { "play" };
+                let name = &stage.title;
+                let message =
+                    format!("{what} \"{name}\" does not take place, as rollout \"{title}\" did not come to its end");
+                // Once, with all of its batches and stages.
+                if self.left_out.insert(stage.play) {
+                    hub.say(EventKind::Warning { message });
+                }
+                continue;
+            }
             let rollout = self.rollouts.get_mut(&stage.play).zip(stage.part);
             let decision =
                 rollout.map_or_else(|| Decision::Go { without: Vec::new() }, |(rollout, part)| rollout.decide(part));
@@ -168,6 +183,13 @@ impl Stages {
                 });
             }
         }
+    }
+
+    /// The rollout before a play that came to another end than the declared one. What stands behind it was meant for nodes as it
+    /// would have left them: a container would be made anew there on all of them at once.
+    fn stopped_by(&self, play: u32) -> Option<String> {
+        let stopping = self.rollouts.iter().find(|(number, rollout)| **number < play && rollout.stops_the_rest());
+        stopping.map(|(_, rollout)| rollout.title().to_owned())
     }
 
     /// The stage that ran is over: its rollout hears how.
