@@ -142,7 +142,17 @@ impl Rollout {
             let without = members.iter().filter(stays_out).cloned().collect();
             return if here { Decision::Go { without } } else { Decision::Skip };
         }
-        let right_way = if back { self.way == Way::Back } else { self.way == Way::Forward };
+        // What came through a stage of the way back goes into traffic again, whatever comes of the others of its batch.
+        let half_back = self.way == Way::Stopped
+            && matches!(part, RolloutPart::ReadyBack(_))
+            && members.iter().any(|node| self.not_back.contains(node));
+        let right_way = if half_back {
+            true
+        } else if back {
+            self.way == Way::Back
+        } else {
+            self.way == Way::Forward
+        };
         if !right_way || (back && !self.touched.contains(&batch)) {
             return Decision::Skip;
         }
@@ -411,6 +421,20 @@ mod tests {
         assert!(done.contains(&(RolloutPart::Back(2), "c".to_owned())));
         assert!(!done.iter().any(|(part, _)| matches!(part, RolloutPart::Back(0 | 1))), "{done:?}");
         assert!(matches!(rollout.news().last(), Some(RolloutNews::NotPutBack { nodes }) if nodes == &["c"]));
+    }
+
+    #[test]
+    fn who_is_back_goes_into_traffic_also_when_another_one_of_its_batch_is_not() {
+        let (mut rollout, _) = ready(&[&["a"], &["b", "c"]], 0);
+        let done = walk(&mut rollout, &["a", "b", "c"], |part, node| {
+            matches!((part, node), (RolloutPart::Settle(1), "b") | (RolloutPart::Back(1), "c"))
+        });
+        let back = |node: &str| done.contains(&(RolloutPart::ReadyBack(1), node.to_owned()));
+        assert!(back("b") && !back("c"), "{done:?}");
+        assert!(
+            !done.iter().any(|(part, _)| matches!(part, RolloutPart::DrainBack(0) | RolloutPart::Back(0))),
+            "{done:?}"
+        );
     }
 
     /// Every node may fail at every stage: whatever happens, what is promised holds.

@@ -75,6 +75,19 @@ fn shown(identity: &Identity) -> String {
     format!("{} ({})", identity.image(), short_id(&identity.image_id))
 }
 
+/// How a container ended that does not run, with the last lines that it said.
+async fn ended(found: &Container, docker: &Docker) -> String {
+    if found.status == "running" {
+        return String::new();
+    }
+    let said = docker.last_said(&found.id).await.unwrap_or_default();
+    let lines: Vec<&str> = said.lines().collect();
+    let last: String = lines.get(lines.len().saturating_sub(2)..).unwrap_or_default().join("; ");
+    let last: String = last.chars().take(300).collect();
+    let said = if last.is_empty() { last } else { format!(" (`{last}`)") };
+    format!(" that is {} with exit code {}{said}", found.status, found.exit.0)
+}
+
 fn identity(found: &Container) -> Identity {
     Identity { image_id: found.image_id.clone(), spec: found.labels.get(SPEC_LABEL).cloned() }
 }
@@ -156,8 +169,9 @@ impl Former {
         let aside = found.is_some_and(|found| found.name != self.container);
         before.iter_mut().for_each(|before| before.running |= aside);
         let made = self.record(hands)?.map_or_else(Vec::new, |record| record.made);
-        let (container, rollout) = (self.container.clone(), self.rollout.clone());
-        FormerRecord { container, rollout, phase: ChangePhase::Changing, before, made, changed: now() }.write(hands)
+        let (container, rollout, said) = (self.container.clone(), self.rollout.clone(), String::new());
+        FormerRecord { container, rollout, phase: ChangePhase::Changing, before, made, said, changed: now() }
+            .write(hands)
     }
 
     async fn confirm(&self, hands: &Actuator) -> Result<(), Failure> {
@@ -176,7 +190,12 @@ impl Former {
 
     async fn back(&self, hands: &Actuator) -> Result<(), Failure> {
         let docker = hands.docker_hands()?;
-        let Some(undo) = self.undo(&docker, hands).await? else { return Ok(()) };
+        let Some(mut undo) = self.undo(&docker, hands).await? else { return Ok(()) };
+        if self.open(hands)?.is_some()
+            && let Some(found) = docker.container(&self.container).await?
+        {
+            undo.after.said = docker.last_said(&found.id).await.unwrap_or_default();
+        }
         match &undo.before {
             Some(before) => self.make_again(before, &docker, hands).await?,
             None => {
@@ -285,7 +304,11 @@ impl Resource for Former {
                 None => ("container", AS_BEFORE.into()),
                 Some(undo) => {
                     let before = of(undo.before.map(|before| before.identity));
-                    ("container", format!("{now}, before it {before}").into())
+                    let end = match &found {
+                        Some(found) => ended(found, &docker).await,
+                        None => String::new(),
+                    };
+                    ("container", format!("{now}{end}, before it {before}").into())
                 }
             },
         };

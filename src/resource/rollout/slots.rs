@@ -20,7 +20,7 @@ crate::kind! {
     }
     results {
         "slots": "each has `path`, `rollout`, `phase` (`switching`, `switched`, `confirmed`, `reverted`), `generation`, `generations` (all that are there), `changed`, and where there is one `current`, `previous`, `left_ms` (the time that is left for a confirmation), `why` (the host put it back), `run` (that confirmed it), `owed` (how many tasks still have to follow), `trouble`",
-        "containers": "those that rollouts have made anew, each with `container`, `rollout`, `phase` (`changing`, `confirmed`, `back`), `changed`, and where there is one `before` (the image that can be brought back), `run` (that confirmed it), `trouble`",
+        "containers": "those that rollouts have made anew, each with `container`, `rollout`, `phase` (`changing`, `confirmed`, `back`), `changed`, and where there is one `before` and `before_id` (the image that can be brought back), `gone` (the host has that no more), `run` (that confirmed it), `said` (by the one that was put back), `trouble`",
         "halted": "where rollouts are halted: `why`, `by`, `since`",
     }
     example r#"slots { register = "seen" }"#
@@ -148,9 +148,18 @@ pub struct ContainerSeen {
     /// The image that `fanli rollout rollback` would bring back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
+    /// That image's ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_id: Option<String>,
+    /// Whether the host has that image no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
     /// The run that confirmed what was to stay last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
+    /// What the one said last that was put back.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub said: String,
     /// What is wrong with the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -166,7 +175,10 @@ impl ContainerSeen {
             container,
             phase: record.as_ref().map(|record| record.phase),
             before: record.as_ref().and_then(FormerRecord::before_shown),
+            before_id: record.as_ref().and_then(FormerRecord::before_id),
+            gone: false,
             run: record.as_ref().and_then(FormerRecord::run).map(str::to_owned),
+            said: record.as_ref().map_or_else(String::new, |record| record.said.clone()),
             trouble,
             changed: record.as_ref().map_or(0, |record| record.changed),
             rollout: record.map(|record| record.rollout).unwrap_or_default(),
@@ -223,6 +235,11 @@ impl Resource for Slots {
         let mut found = Rollouts::look(probe)?;
         found.slots.retain(|slot| self.paths.is_empty() || self.paths.contains(&slot.path));
         found.containers.retain(|_| self.paths.is_empty());
+        for container in &mut found.containers {
+            if let Some(id) = &container.before_id {
+                container.gone = probe.docker()?.image(id).await?.is_none();
+            }
+        }
         Ok(Observed { state: State::Present(Fields::new()), output: found.to_output()? })
     }
 

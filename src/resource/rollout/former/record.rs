@@ -62,6 +62,9 @@ pub struct FormerRecord {
     /// What was to stay, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) made: Vec<Made>,
+    /// What the one said last that did not come through: it is not there any more to be asked.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub said: String,
     /// When it last changed: seconds since 1970.
     pub changed: u64,
 }
@@ -113,13 +116,23 @@ impl FormerRecord {
         self.made.last().map(|made| made.run.as_str())
     }
 
-    /// The image that it had before, for people.
-    pub fn before_shown(&self) -> Option<String> {
+    /// What there is to bring back.
+    fn earlier(&self) -> Option<&Identity> {
         let before = match self.phase {
             ChangePhase::Changing => self.before.as_ref(),
             ChangePhase::Confirmed | ChangePhase::Back => self.made.last().map(|made| &made.before),
         };
-        before.map(|before| super::shown(&before.identity))
+        before.map(|before| &before.identity)
+    }
+
+    /// The image that it had before, for people.
+    pub fn before_shown(&self) -> Option<String> {
+        self.earlier().map(super::shown)
+    }
+
+    /// That image's ID.
+    pub fn before_id(&self) -> Option<String> {
+        self.earlier().map(|earlier| earlier.image_id.clone())
     }
 }
 
