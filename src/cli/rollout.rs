@@ -60,14 +60,14 @@ struct Status {
     reach: Reaching,
 }
 
-/// Stop rollouts on every host until `fanli rollout resume`: no directory is switched, no node made anew
+/// Stop rollouts on every host until `fanli rollout resume`: no directory is switched, no container changed
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   fanli rollout halt web-tier.fp --env lab --because 'errors in the shop'
 
-A run that is at work is not waited for: it stops before its next batch. What is done stays as it is,
-and what was only taken out of traffic goes back. The halt stays on the hosts through other runs and
-restarts. A host that cannot be reached is not halted, and said so: exit code 5.")]
+A run that is at work is not waited for: it stops before its next batch. What is done stays as it
+is, and what was only taken out of traffic goes back. The halt stays on the hosts through other
+runs and restarts. A host that cannot be reached is not halted, and said so: exit code 5.")]
 struct Halt {
     #[command(flatten)]
     playbook: request::Playbook,

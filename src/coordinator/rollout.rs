@@ -8,8 +8,9 @@ use crate::event::{RolloutNews, Target};
 use crate::plan::{RolloutInfo, RolloutPart};
 use crate::value::{Map, Value};
 
-/// The kinds whose results tell how a node stands.
-pub(super) const STANDING: [&str; 2] = ["standing", "former"];
+/// The kind whose result tells how a node stands, and the one that tells it of a node that was put back.
+pub(super) const STANDING: &str = "standing";
+pub(super) const FORMER: &str = "former";
 
 /// What becomes of a stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub(super) struct Rollout {
     known: BTreeSet<String>,
     needing: BTreeSet<String>,
     sick: BTreeSet<String>,
+    /// Nodes that a run was at work on when it was broken off: whatever they are, this one goes on with them.
+    begun: BTreeSet<String>,
     /// Nodes that do not run: there is no traffic to take away, and nothing to settle.
     resting: BTreeSet<String>,
     /// Nodes that failed, and those that could not be put back.
@@ -67,6 +70,7 @@ impl Rollout {
             known: BTreeSet::new(),
             needing: if put_back { all } else { BTreeSet::new() },
             sick: BTreeSet::new(),
+            begun: BTreeSet::new(),
             resting: BTreeSet::new(),
             failed: BTreeSet::new(),
             not_back: BTreeSet::new(),
@@ -108,7 +112,9 @@ impl Rollout {
         if says("sick") {
             self.sick.insert(node.clone());
         }
-        if output.get("running") == Some(&Value::Bool(false)) {
+        if says("begun") {
+            self.begun.insert(node.clone());
+        } else if output.get("running") == Some(&Value::Bool(false)) {
             self.resting.insert(node.clone());
         }
         self.known.insert(node);
@@ -238,12 +244,10 @@ impl Rollout {
             self.news.push(RolloutNews::Nothing { nodes: number(all.len()) });
             return;
         }
-        if self.sick.len() > self.info.budget {
+        let sick: Vec<String> = self.sick.difference(&self.begun).cloned().collect();
+        if sick.len() > self.info.budget {
             self.way = Way::Stopped;
-            self.news.push(RolloutNews::Sick {
-                nodes: self.sick.iter().cloned().collect(),
-                budget: number(self.info.budget),
-            });
+            self.news.push(RolloutNews::Sick { nodes: sick, budget: number(self.info.budget) });
             return;
         }
         let needing = |batch: &Vec<String>| batch.iter().filter(|node| self.needing.contains(*node)).count();
@@ -376,6 +380,17 @@ mod tests {
         tell(&mut rollout, "a", true, false);
         walk(&mut rollout, &["a", "b"], |_, _| false);
         assert!(rollout.is_refused());
+    }
+
+    #[test]
+    fn what_a_broken_off_run_was_at_work_on_is_gone_on_with() {
+        let mut rollout = Rollout::new(info(&[&["a"], &["b"]], 0), false);
+        tell(&mut rollout, "a", true, false);
+        let target = Target { host: "h".to_owned(), node: Some("b".to_owned()) };
+        let output = ["pending", "sick", "begun"].map(|name| (name.to_owned(), Value::Bool(true)));
+        rollout.standing(&target, &output.into_iter().chain([("running".to_owned(), Value::Bool(false))]).collect());
+        let done = walk(&mut rollout, &["a", "b"], |_, _| false);
+        assert!(done.contains(&(RolloutPart::Ready(1), "b".to_owned())), "it was taken out of traffic; {done:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::Hub;
 use super::channel::Order;
-use super::rollout::{Decision, Rollout, STANDING};
+use super::rollout::{Decision, FORMER, Rollout, STANDING};
 use crate::event::{EventKind, Outcome, Phase, Target};
 use crate::plan::{RolloutPart, StageInfo};
 use crate::resource::rollout::HALTED;
@@ -73,7 +73,9 @@ impl Stages {
     /// Takes note of what a host says.
     pub(super) fn hear(&mut self, number: usize, kind: &EventKind) {
         match kind {
-            EventKind::StepFinished { step, outcome, output, .. } if STANDING.contains(&step.kind.as_str()) => {
+            EventKind::StepFinished { step, outcome, output, .. }
+                if step.kind == STANDING || step.kind == FORMER && self.puts_back() =>
+            {
                 let told = !matches!(outcome, Outcome::Failed(..));
                 let rollout = self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play));
                 if let Some(rollout) = rollout.filter(|_| told) {
@@ -104,6 +106,11 @@ impl Stages {
             }
             _ => {}
         }
+    }
+
+    /// Whether the stage that runs puts nodes back.
+    fn puts_back(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| matches!(current.part, Some(RolloutPart::Back(_))))
     }
 
     fn came_not_through(&mut self, failed: &[Target]) {

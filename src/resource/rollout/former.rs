@@ -7,7 +7,7 @@ mod record;
 
 use std::time::Duration;
 
-pub use record::{ChangePhase, FormerRecord, former_records};
+pub use record::{ChangePhase, FormerRecord, NamedFormer, former_records};
 
 use self::record::{Made, one_at_a_time};
 use super::halt::refuse_halted;
@@ -85,7 +85,7 @@ async fn ended(found: &Container, docker: &Docker) -> String {
     let last: String = lines.get(lines.len().saturating_sub(2)..).unwrap_or_default().join("; ");
     let last: String = last.chars().take(300).collect();
     let said = if last.is_empty() { last } else { format!(" (`{last}`)") };
-    format!(" that is {} with exit code {}{said}", found.status, found.exit.0)
+    format!(", {} with exit code {}{said}", found.status, found.exit.0)
 }
 
 fn identity(found: &Container) -> Identity {

@@ -19,8 +19,8 @@ crate::kind! {
     /// Keeps this host from switching any slot, and a rollout from changing a container, or lets it again.
     ///
     /// The mark stays until it is taken away: through other runs, and after a restart of the host. While it is there `switch`
-    /// refuses to turn a slot, and `former` to begin with a container; `revert`, `confirm` and the host's own revert go on, as they end what was begun. A mark that is
-    /// there already keeps its reason. `fanli rollout halt` and `fanli rollout resume` set it and take it away on all hosts.
+    /// refuses to turn a slot, and `former` to begin with a container; `revert`, `confirm` and the host's own revert go on, as they end
+    /// what was begun. A mark that is there already keeps its reason. `fanli rollout halt` and `fanli rollout resume` set it and take it away on all hosts.
     pub struct Halt = "halt" {
         /// Why, for those who find it.
         reason: Option<String>,

@@ -29,7 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use backend::Backend;
 pub use confirm::Confirm;
-pub use former::{ChangePhase, Former, FormerRecord, former_records};
+pub use former::{ChangePhase, Former, FormerRecord, NamedFormer, former_records};
 pub use halt::{Halt, HaltMark, halted};
 pub use loaded::Loaded;
 pub use overdue::{Overdue, Owed};

@@ -36,6 +36,7 @@ crate::kind! {
         "running": "whether the container runs",
         "pending": "whether it needs what is rolled out",
         "sick": "whether it is there and not well",
+        "begun": "whether a rollout has begun to make its container anew, and did not come to its end",
     }
     example r#"standing "fanli-example" { slots = { "/data/conf" = "5f0c3a9be1d2" }  url = "http://10.77.9.2/ping" }"#
 }
@@ -103,10 +104,11 @@ impl Resource for Standing {
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
         // What a rollout has not finished with needs it, whatever it is.
-        let mut pending = self.changes;
+        let mut begun = false;
         for container in self.containers() {
-            pending |= FormerRecord::read(probe, container)?.is_some_and(|record| record.is_open());
+            begun |= FormerRecord::read(probe, container)?.is_some_and(|record| record.is_open());
         }
+        let mut pending = begun || self.changes;
         for (path, generation) in &self.slots {
             pending |= Self::is_pending(path, generation, probe)?;
         }
@@ -126,7 +128,8 @@ impl Resource for Standing {
             Some(url) if running => Self::answers(url, probe).await,
             _ => running,
         };
-        let output = [("running", running), ("pending", pending), ("sick", found.is_some() && !well)];
+        let sick = found.is_some() && !well;
+        let output = [("running", running), ("pending", pending), ("sick", sick), ("begun", begun)];
         let output = output.into_iter().map(|(name, flag)| (name.to_owned(), Value::Bool(flag))).collect();
         Ok(Observed { state: State::Present(Fields::new()), output })
     }

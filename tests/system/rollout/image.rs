@@ -308,7 +308,7 @@ fn an_image_that_is_broken_stops_at_the_canary_which_gets_back_what_it_had() {
     eprintln!("{}", said.text);
     assert_eq!(said.code, 4, "{}", said.text);
     said.says("container frt-web5 cannot be put back: its earlier image frt/web:1").says("COULD NOT put back frt-web5");
-    assert!(place.page("frt-web5").contains("mended") && place.page("frt-web4").contains("this is one"));
+    assert!(place.page("frt-web5").contains("mended") && place.page("frt-web6").contains("this is one"));
 }
 
 #[test]

@@ -136,11 +136,14 @@ impl FormerRecord {
     }
 }
 
+/// A container's name, and what the host remembers of it.
+pub type NamedFormer = (String, Result<FormerRecord, Failure>);
+
 /// Every record of this host, by the container's name, each damaged one for itself.
 ///
 /// # Errors
 /// The folder cannot be read.
-pub fn former_records(probe: &Probe) -> Result<Vec<(String, Result<FormerRecord, Failure>)>, Failure> {
+pub fn former_records(probe: &Probe) -> Result<Vec<NamedFormer>, Failure> {
     let mut found = Vec::new();
     for name in probe.list(containers(probe))?.unwrap_or_default() {
         // Half-written ones have a temporary name.
