@@ -77,7 +77,7 @@ const SUPERVISOR: &str = "[supervisord]\nnodaemon = true\nuser = root\npidfile =
     [program:apache2]\ncommand = /usr/sbin/apache2 -f /conf/httpd.conf -D FOREGROUND\nstartsecs = 1\n\
     stopsignal = WINCH\nredirect_stderr = true\nstdout_logfile = /run/apache.out\nstdout_logfile_maxbytes = 0\n";
 
-const APACHE: &str = r#"LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+const APACHE: &str = r"LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
 ServerRoot /run
@@ -94,7 +94,7 @@ StartServers 1
 ServerLimit 4
 ThreadsPerChild 16
 MaxRequestWorkers 64
-"#;
+";
 
 /// What an image lacks.
 #[derive(Clone, Copy, PartialEq)]
