@@ -106,6 +106,11 @@ impl Args {
         self.check
     }
 
+    /// Whether every host and node is meant.
+    pub(super) fn is_everybody(&self) -> bool {
+        self.part.is_everybody()
+    }
+
     /// Which playbook.
     pub(super) fn playbook(&self) -> &request::Playbook {
         &self.playbook

@@ -58,6 +58,13 @@ pub(super) struct Part {
     skip_tags: Vec<String>,
 }
 
+impl Part {
+    /// Whether every host and node is meant.
+    pub(super) fn is_everybody(&self) -> bool {
+        self.limit.is_none()
+    }
+}
+
 /// A request with defaults, from the command line.
 ///
 /// # Errors

@@ -12,7 +12,10 @@ use crate::coordinator::ask::{Answer, halts, rollouts};
 use crate::failure::Failure;
 use crate::plan::Part;
 use crate::report::harmless;
-use crate::resource::rollout::{Phase, Rollouts, SlotSeen};
+use crate::resource::rollout::{ChangePhase, ContainerSeen, Phase, Rollouts, SlotSeen};
+
+/// How many lines of what a container said are shown; `--json` has all that are kept.
+const MOST_SAID: usize = 4;
 
 /// Look at the rollouts of a playbook, stop them, go on, or put back what they brought
 #[derive(clap::Args, Debug)]
@@ -57,14 +60,14 @@ struct Status {
     reach: Reaching,
 }
 
-/// Stop rollouts on every host until `fanli rollout resume`: no directory is switched any more
+/// Stop rollouts on every host until `fanli rollout resume`: no directory is switched, no container changed
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   fanli rollout halt web-tier.fp --env lab --because 'errors in the shop'
 
-A run that is at work is not waited for: its next batch fails, and what it has switched is put back.
-The halt stays on the hosts through other runs and restarts. A host that cannot be reached is not
-halted, and said so: exit code 5.")]
+A run that is at work is not waited for: it stops before its next batch. What is done stays as it
+is, and what was only taken out of traffic goes back. The halt stays on the hosts through other
+runs and restarts. A host that cannot be reached is not halted, and said so: exit code 5.")]
 struct Halt {
     #[command(flatten)]
     playbook: request::Playbook,
@@ -117,7 +120,11 @@ fn status(args: &Status) -> Result<u8, Ended> {
     let hosts = hosts_of(&args.playbook)?;
     let found = args.reach.ask::<_, Ended>(|reach| rollouts(hosts, reach, FORKS))?;
     print(&if args.json { as_json(&found) } else { shown(&found) });
-    let wrong = |seen: &Rollouts| seen.halted.is_some() || seen.slots.iter().any(SlotSeen::is_wrong);
+    let wrong = |seen: &Rollouts| {
+        seen.halted.is_some()
+            || seen.slots.iter().any(SlotSeen::is_wrong)
+            || seen.containers.iter().any(|container| container.trouble.is_some())
+    };
     Ok(match (found.values().any(Result::is_err), found.values().flatten().any(wrong)) {
         (true, _) => exit::UNREACHABLE,
         (false, true) => exit::FAILED,
@@ -170,11 +177,27 @@ fn rollback(args: &play::Args) -> Result<ExitCode, Ended> {
         return Err(Ended(exit::UNREACHABLE));
     }
     let slots = || found.values().flatten().flat_map(|seen| &seen.slots);
-    let open = slots().any(|slot| matches!(slot.phase, Some(Phase::Switching | Phase::Switched)));
+    let containers = || found.values().flatten().flat_map(|seen| &seen.containers);
+    let open = slots().any(|slot| matches!(slot.phase, Some(Phase::Switching | Phase::Switched)))
+        || containers().any(|container| container.phase == Some(ChangePhase::Changing));
     // A run's name begins with its time.
     let time = |run: &&String| u64::from_str_radix(run.split('-').next().unwrap_or_default(), 16).unwrap_or_default();
-    let newest = slots().filter_map(|slot| slot.run.as_ref()).max_by_key(time);
-    Ok(play::part(args, Part::PutBack { undo: newest.filter(|_| !open).cloned() }))
+    let runs = slots().filter_map(|slot| slot.run.as_ref());
+    let newest = runs.chain(containers().filter_map(|container| container.run.as_ref())).max_by_key(time);
+    let undo = newest.filter(|_| !open).cloned();
+    // Better before anything is drained than half-way.
+    let goes = |one: &&ContainerSeen| one.phase == Some(ChangePhase::Changing) || (undo.is_some() && one.run == undo);
+    let gone: Vec<&ContainerSeen> = containers().filter(|one| one.gone).filter(goes).collect();
+    if let Some(first) = gone.first().filter(|_| args.is_everybody()) {
+        let names: Vec<&str> = gone.iter().map(|one| one.container.as_str()).collect();
+        let (image, names) = (first.before.as_deref().unwrap_or_default(), names.join(", "));
+        complain(&format!("error: the earlier image {image} is gone from the hosts of {names}: nothing was touched"));
+        complain(
+            "help: bring it back (`docker load`), put back the others alone (`--limit`), or declare an image that is there",
+        );
+        return Err(Ended(exit::FAILED));
+    }
+    Ok(play::part(args, Part::PutBack { undo }))
 }
 
 /// Each host's name, and below it its slots.
@@ -190,10 +213,11 @@ fn shown(found: &BTreeMap<String, Result<Rollouts, Failure>>) -> String {
                 if let Some(mark) = &seen.halted {
                     let _ = writeln!(text, "  HALTED {}", harmless(&mark.show()));
                 }
-                if seen.slots.is_empty() {
+                if seen.slots.is_empty() && seen.containers.is_empty() {
                     let _ = writeln!(text, "  no rollout has changed anything here");
                 }
                 seen.slots.iter().for_each(|slot| one_slot(&mut text, slot));
+                seen.containers.iter().for_each(|container| one_container(&mut text, container));
             }
         }
     }
@@ -217,5 +241,28 @@ fn one_slot(text: &mut String, slot: &SlotSeen) {
         if let Some(line) = line {
             let _ = writeln!(text, "    {label}: {}", harmless(line));
         }
+    }
+}
+
+fn one_container(text: &mut String, container: &ContainerSeen) {
+    let phase = container.phase.map_or("unknown", ChangePhase::show);
+    let before = container.before.as_ref().map_or_else(String::new, |before| format!(", before it {before}"));
+    let at = if container.changed == 0 { String::new() } else { format!(", {} UTC", utc(container.changed)) };
+    let _ = writeln!(text, "  container {}  {phase}{}{at}", harmless(&container.container), harmless(&before));
+    if !container.rollout.is_empty() {
+        let _ = writeln!(text, "    by rollout \"{}\"", harmless(&container.rollout));
+    }
+    if container.gone {
+        text.push_str("    that earlier image is gone from the host\n");
+    }
+    if !container.said.is_empty() {
+        text.push_str("    what did not come through had said last:\n");
+    }
+    let lines: Vec<&str> = container.said.lines().collect();
+    for line in lines.iter().skip(lines.len().saturating_sub(MOST_SAID)) {
+        let _ = writeln!(text, "      {}", harmless(line));
+    }
+    if let Some(trouble) = &container.trouble {
+        let _ = writeln!(text, "    trouble: {}", harmless(trouble));
     }
 }

@@ -9,8 +9,9 @@ use crate::event::{RolloutNews, Target};
 use crate::plan::{RolloutInfo, RolloutPart};
 use crate::value::{Map, Value};
 
-/// The kind whose result tells how a node stands.
+/// The kind whose result tells how a node stands, and the one that tells it of a node that was put back.
 pub(super) const STANDING: &str = "standing";
+pub(super) const FORMER: &str = "former";
 
 /// The kind whose result tells what nodes served while a batch settled.
 pub(super) const SETTLE: &str = "settle";
@@ -48,6 +49,8 @@ pub(super) struct Rollout {
     known: BTreeSet<String>,
     needing: BTreeSet<String>,
     sick: BTreeSet<String>,
+    /// Nodes that a run was at work on when it was broken off: whatever they are, this one goes on with them.
+    begun: BTreeSet<String>,
     /// Nodes that do not run: there is no traffic to take away, and nothing to settle.
     resting: BTreeSet<String>,
     /// Nodes that ran before and do not any more.
@@ -77,6 +80,7 @@ impl Rollout {
             known: BTreeSet::new(),
             needing: if put_back { all } else { BTreeSet::new() },
             sick: BTreeSet::new(),
+            begun: BTreeSet::new(),
             resting: BTreeSet::new(),
             died: BTreeSet::new(),
             drained: BTreeSet::new(),
@@ -106,6 +110,12 @@ impl Rollout {
             || (self.way == Way::Back && !self.info.put_back)
     }
 
+    /// Whether what stands behind it in the playbook must not be done: a play with the same container would make all nodes anew at once.
+    /// Where it is about configuration alone, plays go on: nodes stay as they were, and a play may mend the one that is sick.
+    pub(super) fn stops_the_rest(&self) -> bool {
+        self.is_refused() && self.info.changes && !self.info.put_back
+    }
+
     /// A node tells how it stands.
     pub(super) fn standing(&mut self, target: &Target, output: &Map) {
         let Some(node) = target.node.clone() else { return };
@@ -116,7 +126,9 @@ impl Rollout {
         if says("sick") {
             self.sick.insert(node.clone());
         }
-        if output.get("running") == Some(&Value::Bool(false)) {
+        if says("begun") {
+            self.begun.insert(node.clone());
+        } else if output.get("running") == Some(&Value::Bool(false)) {
             let newly = self.resting.insert(node.clone());
             if newly && self.known.contains(&node) {
                 self.died.insert(node.clone());
@@ -158,7 +170,17 @@ impl Rollout {
             let without = members.iter().filter(stays_out).cloned().collect();
             return if here { Decision::Go { without } } else { Decision::Skip };
         }
-        let right_way = if back { self.way == Way::Back } else { self.way == Way::Forward };
+        // What came through a stage of the way back goes into traffic again, whatever comes of the others of its batch.
+        let half_back = self.way == Way::Stopped
+            && matches!(part, RolloutPart::ReadyBack(_))
+            && members.iter().any(|node| self.not_back.contains(node));
+        let right_way = if half_back {
+            true
+        } else if back {
+            self.way == Way::Back
+        } else {
+            self.way == Way::Forward
+        };
         if !right_way || (back && !self.touched.contains(&batch)) {
             return Decision::Skip;
         }
@@ -216,8 +238,11 @@ impl Rollout {
             RolloutPart::Confirm => self.failed.extend(failed.iter().cloned()),
             RolloutPart::DrainBack(_) => {}
             RolloutPart::Back(_) | RolloutPart::ReadyBack(_) => {
-                // Who does not run cannot be well; what he starts with is right again.
-                let failed: BTreeSet<String> = failed.difference(&self.resting).cloned().collect();
+                let mut failed = failed.clone();
+                if matches!(part, RolloutPart::ReadyBack(_)) {
+                    // A balancer waits in vain for who does not run; it is told, and what he starts with is right again.
+                    failed.retain(|node| !self.resting.contains(node));
+                }
                 self.not_back.extend(failed.iter().cloned());
                 // What cannot be put back is for a person: going on could only take down more.
                 if !failed.is_empty() {
@@ -260,12 +285,10 @@ impl Rollout {
             self.news.push(RolloutNews::Nothing { nodes: number(all.len()) });
             return;
         }
-        if self.sick.len() > self.info.budget {
+        let sick: Vec<String> = self.sick.difference(&self.begun).cloned().collect();
+        if sick.len() > self.info.budget {
             self.way = Way::Stopped;
-            self.news.push(RolloutNews::Sick {
-                nodes: self.sick.iter().cloned().collect(),
-                budget: number(self.info.budget),
-            });
+            self.news.push(RolloutNews::Sick { nodes: sick, budget: number(self.info.budget) });
             return;
         }
         let needing = |batch: &Vec<String>| batch.iter().filter(|node| self.needing.contains(*node)).count();
@@ -308,7 +331,7 @@ mod tests {
 
     fn info(batches: &[&[&str]], budget: usize) -> RolloutInfo {
         let batches = batches.iter().map(|batch| batch.iter().map(|node| (*node).to_owned()).collect()).collect();
-        RolloutInfo { title: "t".to_owned(), batches, budget, judged: None, put_back: false }
+        RolloutInfo { title: "t".to_owned(), batches, budget, judged: None, changes: false, put_back: false }
     }
 
     fn tell(rollout: &mut Rollout, node: &str, pending: bool, sick: bool) {
@@ -416,6 +439,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_broken_off_run_was_at_work_on_is_gone_on_with() {
+        let mut rollout = Rollout::new(info(&[&["a"], &["b"]], 0), false);
+        tell(&mut rollout, "a", true, false);
+        let target = Target { host: "h".to_owned(), node: Some("b".to_owned()) };
+        let output = ["pending", "sick", "begun"].map(|name| (name.to_owned(), Value::Bool(true)));
+        rollout.standing(&target, &output.into_iter().chain([("running".to_owned(), Value::Bool(false))]).collect());
+        let done = walk(&mut rollout, &["a", "b"], |_, _| false);
+        assert!(done.contains(&(RolloutPart::Ready(1), "b".to_owned())), "it was taken out of traffic; {done:?}");
+    }
+
+    #[test]
     fn within_the_budget_it_goes_on_without_the_failed_one() {
         let (mut rollout, _) = ready(&[&["a"], &["b", "c"], &["d"]], 1);
         let done =
@@ -483,6 +517,20 @@ mod tests {
         assert!(done.contains(&(RolloutPart::Back(2), "c".to_owned())));
         assert!(!done.iter().any(|(part, _)| matches!(part, RolloutPart::Back(0 | 1))), "{done:?}");
         assert!(matches!(rollout.news().last(), Some(RolloutNews::NotPutBack { nodes }) if nodes == &["c"]));
+    }
+
+    #[test]
+    fn who_is_back_goes_into_traffic_also_when_another_one_of_its_batch_is_not() {
+        let (mut rollout, _) = ready(&[&["a"], &["b", "c"]], 0);
+        let done = walk(&mut rollout, &["a", "b", "c"], |part, node| {
+            matches!((part, node), (RolloutPart::Settle(1), "b") | (RolloutPart::Back(1), "c"))
+        });
+        let back = |node: &str| done.contains(&(RolloutPart::ReadyBack(1), node.to_owned()));
+        assert!(back("b") && !back("c"), "{done:?}");
+        assert!(
+            !done.iter().any(|(part, _)| matches!(part, RolloutPart::DrainBack(0) | RolloutPart::Back(0))),
+            "{done:?}"
+        );
     }
 
     /// Every node may fail at every stage: whatever happens, what is promised holds.

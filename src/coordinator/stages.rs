@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::Hub;
 use super::channel::Order;
-use super::rollout::{Decision, Rollout, SETTLE, STANDING};
+use super::rollout::{Decision, FORMER, Rollout, SETTLE, STANDING};
 use crate::event::{EventKind, Outcome, Phase, Target};
 use crate::plan::{RolloutPart, StageInfo};
 use crate::resource::rollout::HALTED;
@@ -24,6 +24,8 @@ pub(super) struct Stages {
     next: usize,
     /// Plays that a failed batch has stopped.
     stopped_plays: BTreeSet<u32>,
+    /// Plays that a rollout before them has stopped.
+    left_out: BTreeSet<u32>,
     /// The current stage.
     current: Option<Current>,
 }
@@ -48,6 +50,7 @@ impl Stages {
             waiting: BTreeSet::new(),
             next: 0,
             stopped_plays: BTreeSet::new(),
+            left_out: BTreeSet::new(),
             current: None,
         }
     }
@@ -70,7 +73,9 @@ impl Stages {
     /// Takes note of what a host says.
     pub(super) fn hear(&mut self, number: usize, kind: &EventKind) {
         match kind {
-            EventKind::StepFinished { step, outcome, output, .. } if step.kind == STANDING => {
+            EventKind::StepFinished { step, outcome, output, .. }
+                if step.kind == STANDING || step.kind == FORMER && self.puts_back() =>
+            {
                 let told = !matches!(outcome, Outcome::Failed(..));
                 let rollout = self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play));
                 if let Some(rollout) = rollout.filter(|_| told) {
@@ -109,6 +114,11 @@ impl Stages {
         }
     }
 
+    /// Whether the stage that runs puts nodes back.
+    fn puts_back(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| matches!(current.part, Some(RolloutPart::Back(_))))
+    }
+
     fn came_not_through(&mut self, failed: &[Target]) {
         let Some(current) = self.current.as_mut().filter(|_| !failed.is_empty()) else { return };
         self.stopped_plays.extend(current.batched.then_some(current.play));
@@ -135,6 +145,18 @@ impl Stages {
                     stage.title
                 );
                 hub.say(EventKind::Warning { message });
+                continue;
+            }
+            if let Some(title) = self.stopped_by(stage.play) {
+                tell(orders, &Order::Skip { from: number, to: number });
+                let what = if stage.part.is_some() { "rollout" } else { "play" };
+                let name = &stage.title;
+                let message =
+                    format!("{what} \"{name}\" does not take place, as rollout \"{title}\" did not come to its end");
+                // Once, with all of its batches and stages.
+                if self.left_out.insert(stage.play) {
+                    hub.say(EventKind::Warning { message });
+                }
                 continue;
             }
             let rollout = self.rollouts.get_mut(&stage.play).zip(stage.part);
@@ -179,6 +201,13 @@ impl Stages {
                 });
             }
         }
+    }
+
+    /// The rollout before a play that came to another end than the declared one. What stands behind it was meant for nodes as it
+    /// would have left them: a container would be made anew there on all of them at once.
+    fn stopped_by(&self, play: u32) -> Option<String> {
+        let stopping = self.rollouts.iter().find(|(number, rollout)| **number < play && rollout.stops_the_rest());
+        stopping.map(|(_, rollout)| rollout.title().to_owned())
     }
 
     /// The stage that ran is over: its rollout hears how.

@@ -164,6 +164,8 @@ pub struct RolloutInfo {
     pub budget: usize,
     /// How a node's access log is judged while its batch settles.
     pub judged: Option<Judged>,
+    /// Whether it changes more than configuration.
+    pub changes: bool,
     /// Whether nothing goes out: everything is put back.
     pub put_back: bool,
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::errors::Errors;
 use super::expand::told;
 use super::inventory::{self, Inventory};
-use super::model::{Arg, RunPlan, Step};
+use super::model::{Arg, RunPlan};
 use super::scope::Scope;
 use crate::book::{Bound, Entry, Lan, Place, Predecessor, State, View};
 use crate::diagnostic::Diagnostic;
@@ -184,24 +184,41 @@ pub fn stamp(
         let (Some(network), Some(address)) = (&node.network, node.address) else { continue };
         let owner = slot(node.group, node.index);
         let entry = entries.get(&(network.clone(), owner.clone()));
-        let is_own = |step: &Step| {
-            step.kind == "attach"
-                && step.args.get("network") == Some(&Arg::Ready(Value::from(network.as_str())))
-                && step.args.get("address") == Some(&Arg::Ready(Value::Ip(address)))
-        };
+        let mut told = Map::from([("owner".to_owned(), Value::from(owner.as_str()))]);
+        if let (Some(store), Some(entry)) = (store, entry) {
+            told.insert("store".to_owned(), Value::from(store));
+            told.insert("revision".to_owned(), Value::Int(i64::try_from(entry.revision).unwrap_or(i64::MAX)));
+            if !accepts.is_empty() {
+                told.insert("accepts".to_owned(), Value::List(accepts.clone()));
+            }
+        }
+        let own = [("network", Value::from(network.as_str())), ("address", Value::Ip(address))];
         let steps = target.steps.iter_mut().chain(target.handlers.iter_mut().flat_map(|handler| &mut handler.steps));
-        for step in steps.filter(|step| is_own(step)) {
-            let mut fill = |name: &str, value: Value| {
-                step.args.entry(name.to_owned()).or_insert(Arg::Ready(value));
-            };
-            fill("owner", Value::from(owner.as_str()));
-            if let (Some(store), Some(entry)) = (store, entry) {
-                fill("store", Value::from(store));
-                fill("revision", Value::Int(i64::try_from(entry.revision).unwrap_or(i64::MAX)));
-                if !accepts.is_empty() {
-                    fill("accepts", Value::List(accepts.clone()));
+        for step in steps {
+            let is = |(name, value): &(&str, Value)| step.args.get(*name) == Some(&Arg::Ready(value.clone()));
+            if step.kind == "attach" && own.iter().all(is) {
+                for (name, value) in &told {
+                    step.args.entry(name.clone()).or_insert_with(|| Arg::Ready(value.clone()));
                 }
             }
+            // A rollout looks at such a step before it does it.
+            if let Some(Arg::Ready(Value::List(tasks))) = step.args.get_mut("tasks").filter(|_| step.kind == "standing")
+            {
+                tasks.iter_mut().for_each(|task| fill(task, &own, &told));
+            }
+        }
+    }
+}
+
+/// The same for an `attach` that stands as data in another step.
+fn fill(task: &mut Value, own: &[(&str, Value)], told: &Map) {
+    let Value::Map(task) = task else { return };
+    let is_attach = task.get("kind").and_then(Value::as_str) == Some("attach");
+    if let Some(Value::Map(args)) = task.get_mut("args").filter(|_| is_attach)
+        && own.iter().all(|(name, value)| args.get(*name) == Some(value))
+    {
+        for (name, value) in told {
+            args.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }
 }

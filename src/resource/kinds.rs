@@ -77,6 +77,7 @@ kinds! {
     rollout::Switch,
     rollout::Confirm,
     rollout::Revert,
+    rollout::Former,
     rollout::Halt,
     rollout::Slots,
     rollout::Standing,

@@ -14,6 +14,9 @@ use bollard::models::{
 use super::Probe;
 use crate::failure::{Context, Failure};
 
+/// The request itself.
+pub use bollard::models::ContainerCreateBody as Request;
+
 /// How long the file system of a mount's source may take to answer (`mount source`): a network share may hang for ever.
 const SOURCE: Duration = Duration::from_secs(15);
 

@@ -36,6 +36,7 @@ pub mod process;
 mod procfs;
 pub mod removal;
 pub mod services;
+pub mod snapshot;
 pub mod sockets;
 pub mod supervisor;
 pub mod uptime;

@@ -127,3 +127,40 @@ fn a_part_of_a_playbook() {
     let run = planned(&text, "x\n", |request| request.part = Part::PutBack { undo: None }).unwrap();
     assert!(run.rollouts.values().all(|info| info.put_back));
 }
+
+/// A rollout that makes containers anew; `more` stands in its block.
+fn image(more: &str) -> String {
+    format!(
+        "network \"lan\" {{ mode = macvlan  parent = \"eth0\"  subnet = 10.1.0.0/16 }}\n\
+         rollout \"r\" on nodes.web batch 50% {{\n  {more}\n  change {{\n    container node.name {{ image = \"a:1\"  \
+         attach \"lan\" {{ address = 10.1.0.9 }} }}\n  }}\n  healthy {{ http \"http://10.1.0.9/\" }}\n}}\n"
+    )
+}
+
+#[test]
+fn a_container_that_is_made_anew_is_written_down_before_and_has_a_way_back() {
+    let run = planned(&image(""), "x\n", |_| {}).unwrap();
+    let kinds = |part: RolloutPart| -> Vec<String> {
+        let number = run.stages.iter().find(|stage| stage.part == Some(part)).unwrap().number;
+        let stages = run.hosts.iter().flat_map(|host| &host.plan.stages).filter(|one| one.number == number);
+        let target = stages.flat_map(|one| &one.targets).next().unwrap();
+        let state = |step: &plan::Step| match step.args.get("state") {
+            Some(Arg::Ready(state)) => format!(" {state}"),
+            _ => String::new(),
+        };
+        target.steps.iter().map(|step| format!("{}{}", step.kind, state(step))).collect()
+    };
+    assert_eq!(kinds(P::Prepare), ["standing"]);
+    assert_eq!(kinds(P::Change(0)), ["former kept", "container", "attach", "http"]);
+    assert_eq!(kinds(P::Confirm), ["former confirmed"]);
+    assert_eq!(kinds(P::Back(0)), ["former back", "attach", "http"]);
+    // What the nodes need can be looked at before: nothing hangs on facts or results.
+    let steps = run.hosts.iter().flat_map(|host| &host.plan.stages).flat_map(|stage| &stage.targets);
+    let standing = steps.flat_map(|target| &target.steps).find(|step| step.kind == "standing").unwrap();
+    let Some(Arg::Ready(Value::List(tasks))) = standing.args.get("tasks") else { panic!("{standing:?}") };
+    assert_eq!(tasks.len(), 2, "{tasks:?}");
+    assert_eq!(standing.args.get("changes"), Some(&Arg::Ready(Value::Bool(false))));
+
+    let said = planned(&image("within = 1m"), "x\n", |_| {}).unwrap_err();
+    assert!(said.contains("`within` means nothing without a `config`"), "{said}");
+}

@@ -3,6 +3,7 @@
 //! Nodes of one host that mount the same directory are a unit: they go together. Everything that could go wrong on the way back
 //! is planned before the first connection, like everything else.
 
+mod images;
 mod logs;
 mod parts;
 mod units;
@@ -58,6 +59,7 @@ impl<'p> Planner<'_, 'p> {
             parts.extend(self.part(node, rollout, &balancers));
         }
         self.refuse_unlike(&parts, rollout.span);
+        self.refuse_one_way(&parts, settings.as_ref().is_some_and(|one| one.within.is_some()), rollout.span);
         // A tree is tried once for all who share it.
         let mut tried: BTreeSet<(usize, String)> = BTreeSet::new();
         for part in &mut parts {
@@ -87,6 +89,7 @@ impl<'p> Planner<'_, 'p> {
             batches: batches.iter().map(|batch| batch.iter().filter_map(name_of).collect()).collect(),
             budget: settings.budget,
             judged: rollout.access_log.as_ref().map(|log| self.judged(log)),
+            changes: !rollout.change.is_empty(),
             put_back: matches!(self.request.part, super::Part::PutBack { .. }),
         };
         self.rollouts.insert(number, info);
@@ -129,7 +132,7 @@ impl<'p> Planner<'_, 'p> {
             steps.extend(part.slots.iter().filter_map(trial));
             vec![(part.host, steps)]
         });
-        let reverts = reverts(parts);
+        let reverts = reverts(parts, head.title);
         for (batch, members) in batches.iter().enumerate() {
             self.traffic(head, RolloutPart::Drain(batch), parts, members, Way::Out);
             self.rollout_stage(head, RolloutPart::Change(batch), parts, members, |part| {
@@ -145,6 +148,7 @@ impl<'p> Planner<'_, 'p> {
                     let args = args.into_iter().filter_map(|(name, value)| Some((name, value?)));
                     steps.push(made("switch", args, &slot.at));
                 }
+                steps.extend(images::formers(part, head.title, "kept", &[]));
                 steps.extend(part.change.iter().cloned());
                 steps.extend(where_it_runs(part, &part.reload, &part.healthy));
                 vec![(part.host, steps)]
@@ -165,7 +169,9 @@ impl<'p> Planner<'_, 'p> {
                 ];
                 made("confirm", args, &slot.at)
             };
-            vec![(part.host, part.slots.iter().map(confirm).collect())]
+            let more = [("run", Some(run.clone())), ("keep", Some(Value::Int(settings.keep)))];
+            let formers = images::formers(part, head.title, "confirmed", &more);
+            vec![(part.host, part.slots.iter().map(confirm).chain(formers).collect())]
         });
         // What failed last is out of traffic already: it goes first.
         for (batch, members) in batches.iter().enumerate().rev() {
@@ -183,7 +189,8 @@ impl<'p> Planner<'_, 'p> {
                 if let Some(first) = steps.first_mut() {
                     first.register = Some(REVERTED.to_owned());
                 }
-                steps.extend(where_it_runs(part, &part.reload_back, &part.healthy_back));
+                let rest = where_it_runs(part, &part.reload_back, &part.healthy_back);
+                steps.extend(images::back(part, head.title, undo.as_ref(), rest));
                 vec![(part.host, steps)]
             });
             self.traffic(head, RolloutPart::ReadyBack(batch), parts, members, Way::In);
@@ -330,10 +337,12 @@ fn standing(part: &Part) -> Step {
         Some(Arg::Ready(url)) => Some(url.clone()),
         _ => None,
     });
+    let tasks = images::looked_at(part);
     let args = [
         ("container", part.target.node.as_deref().map(Value::from)),
         ("slots", Some(Value::Map(slots))),
-        ("changes", Some(Value::Bool(!part.change.is_empty()))),
+        ("changes", Some(Value::Bool(tasks.is_none()))),
+        ("tasks", tasks),
         ("url", url),
     ];
     made("standing", args.into_iter().filter_map(|(name, value)| Some((name, value?))), &part.at())
@@ -358,7 +367,7 @@ fn where_it_runs(part: &Part, reload: &[Step], healthy: &[Step]) -> Vec<Step> {
 
 /// What is wrong with the arguments of a step that stands in no playbook: a setting that its kind refuses.
 fn unfit(step: &Step) -> Vec<ArgError> {
-    if !["slot", "switch", "confirm", "revert", "settle", "standing"].contains(&step.kind.as_str()) {
+    if !["slot", "switch", "confirm", "revert", "settle", "standing", "former"].contains(&step.kind.as_str()) {
         return Vec::new();
     }
     let ready = step.args.iter().filter_map(|(name, arg)| match arg {

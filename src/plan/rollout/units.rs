@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::batch::Sizes;
 use super::super::model::{Arg, Step};
+use super::images;
 use super::parts::Part;
 use crate::value::{Map, Value};
 
@@ -55,11 +56,13 @@ pub(super) fn cut(units: Vec<Vec<usize>>, sizes: Option<&Sizes>) -> Vec<Vec<usiz
     batches
 }
 
-/// What a host does by itself, after it has put a directory back: the steps that make its nodes load it.
-pub(super) fn reverts(parts: &[Part]) -> BTreeMap<(usize, String), Value> {
+/// What a host does by itself, after it has put a directory back: the steps that bring its nodes back and make them load it.
+pub(super) fn reverts(parts: &[Part], rollout: &str) -> BTreeMap<(usize, String), Value> {
     let mut found: BTreeMap<(usize, String), Vec<Value>> = BTreeMap::new();
     for part in parts {
-        let steps: Vec<Value> = part.reload.iter().filter_map(plain).collect();
+        // What is attached comes back by the watcher that does this.
+        let back = images::formers(part, rollout, "back", &[]);
+        let steps: Vec<Value> = back.iter().chain(&part.reload).filter_map(plain).collect();
         for slot in &part.slots {
             found.entry((part.host, slot.path.clone())).or_default().extend(steps.iter().cloned());
         }
@@ -68,7 +71,7 @@ pub(super) fn reverts(parts: &[Part]) -> BTreeMap<(usize, String), Value> {
 }
 
 /// A step as data that a host can keep; one that needs facts or results cannot be.
-fn plain(step: &Step) -> Option<Value> {
+pub(super) fn plain(step: &Step) -> Option<Value> {
     let args: Option<Map> = step
         .args
         .iter()

@@ -2,12 +2,14 @@
 
 mod gate;
 mod lan;
+mod place;
 mod spec;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use self::place::Place;
 use self::spec::{Cpus, HOST_CAPABILITIES, SPEC_FIELDS};
 use super::param::Size;
 use super::{ArgError, Observed, Param, Resource};
@@ -18,6 +20,7 @@ use crate::system::{Actuator, Probe};
 use crate::value::{Arrow, Map, Value, show_size};
 
 pub(super) use self::gate::behind as behind_gate;
+pub(super) use self::place::{Place as ContainerPlace, leftovers, source as mount_source, stays_up};
 pub(super) use self::spec::{bind, from_json, refused_source, scalar, texts, to_json};
 
 crate::choice! {
@@ -167,11 +170,6 @@ container "fanli-example" {
 }"#
 }
 impl Container {
-    /// Names of containers that only a run that was killed in the middle leaves behind.
-    fn leftovers(&self) -> [String; 2] {
-        [format!("{}.fanli-new", self.name), format!("{}.fanli-old", self.name)]
-    }
-
     /// On the host's network nobody but the process itself would say that its port is another's.
     fn refuse_taken_ports(&self, old: Option<&Found>, probe: &Probe) -> Result<(), Failure> {
         for port in self.listens.iter().filter_map(|port| u16::try_from(*port).ok()) {
@@ -194,18 +192,13 @@ impl Container {
 
     /// Makes the new container beside the old one, then lets it take its place.
     async fn replace(&self, old: Option<&Found>, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
-        let [new_name, old_name] = self.leftovers();
         let mut body = self.body()?;
         let Some(image) = docker.image(&self.image).await? else {
             return Err(Failure::new(format!("there is no image {} on this host", self.image))
                 .hint("make it with an `image` task before this one"));
         };
         for bind in &mut body.binds {
-            // Docker gets the place that was looked at, not a link that somebody may turn in between.
-            let real = hands.bind_source(&bind.from).await?;
-            refused_source(&real)
-                .map_err(|message| Failure::new(message).within(format!("cannot mount {}", bind.from)))?;
-            bind.from = real;
+            bind.from = place::source(&bind.from, hands).await?;
         }
         self.refuse_taken_ports(old, hands)?;
         if self.gate {
@@ -214,32 +207,13 @@ impl Container {
         if self.gate || self.tools {
             gate::bring_along(&mut body);
         }
-        docker.remove(&new_name).await?;
         if let Some(lan) = self.docker_lan().map_err(|error| Failure::new(error.message))? {
             docker.ensure_lan(&lan).await?;
         }
-        docker.create(&new_name, body.into_request()).await?;
+        let place = Place { name: &self.name, run: self.state == RunState::Running, grace: self.stop_timeout };
+        place.take(old, body.into_request(), docker, hands).await?;
         if let Some(old) = old {
-            hands.progress(&format!("stopping {}", self.name), None);
-            docker.stop(&old.id, self.stop_timeout).await?;
-            docker.rename(&old.id, &old_name).await?;
-        }
-        docker.rename(&new_name, &self.name).await?;
-        if self.state == RunState::Running
-            && let Err(failure) = docker.start(&self.name).await
-        {
-            docker.remove(&self.name).await?;
-            let Some(old) = old else { return Err(failure) };
-            docker.rename(&old.id, &self.name).await?;
-            if old.status == "running" {
-                docker.start(&old.id).await?;
-            }
-            return Err(
-                failure.because("the container as it was before has been put back; what was attached to it is not")
-            );
-        }
-        if let Some(old) = old {
-            self.leave_lan_of(old, &old_name, docker).await?;
+            self.leave_lan_of(old, &place.old_name(), docker).await?;
             docker.remove(&old.id).await?;
         }
         Ok(())
@@ -357,7 +331,7 @@ impl Resource for Container {
         if (self.gate || self.tools) && gate::installed(probe)? {
             fields.insert(gate::FIELD.to_owned(), "in place".into());
         }
-        for name in self.leftovers() {
+        for name in place::leftovers(&self.name) {
             if docker.container(&name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
                 fields.insert("leftover".to_owned(), name.into());
             }
@@ -368,7 +342,7 @@ impl Resource for Container {
     async fn apply(&self, change: &Change, hands: &Actuator) -> Result<Map, Failure> {
         let docker = hands.docker_hands()?;
         let found = docker.container(&self.name).await?;
-        for name in self.leftovers() {
+        for name in place::leftovers(&self.name) {
             if let Some(left) = docker.container(&name).await?.filter(|left| left.labels.contains_key(SPEC_LABEL)) {
                 self.leave_lan_of(&left, &name, &docker).await?;
                 docker.remove(&name).await?;
@@ -397,14 +371,8 @@ impl Resource for Container {
         let Some(found) = docker.container(&self.name).await? else {
             return Err(Failure::new(format!("container {} went away while it was being made", self.name)));
         };
-        if self.state == RunState::Running && found.status != "running" {
-            let (code, error) = &found.exit;
-            let mut failure = Failure::new(format!("container {} did not stay up: {}", self.name, found.status))
-                .because(format!("exit code {code}"));
-            if !error.is_empty() {
-                failure = failure.because(error);
-            }
-            return Err(failure.hint(format!("see `docker logs {}`", self.name)));
+        if self.state == RunState::Running {
+            place::stays_up(&found, &docker).await?;
         }
         Ok(output(&found))
     }

@@ -16,11 +16,11 @@ use crate::value::{Map, Value};
 const MOST_MARK: u64 = 64 << 10;
 
 crate::kind! {
-    /// Keeps this host from switching any slot, or lets it again.
+    /// Keeps this host from switching any slot, and a rollout from changing a container, or lets it again.
     ///
     /// The mark stays until it is taken away: through other runs, and after a restart of the host. While it is there `switch`
-    /// refuses to turn a slot; `revert`, `confirm` and the host's own revert go on, as they end what was begun. A mark that is
-    /// there already keeps its reason. `fanli rollout halt` and `fanli rollout resume` set it and take it away on all hosts.
+    /// refuses to turn a slot, and `former` to begin with a container; `revert`, `confirm` and the host's own revert go on, as they end
+    /// what was begun. A mark that is there already keeps its reason. `fanli rollout halt` and `fanli rollout resume` set it and take it away on all hosts.
     pub struct Halt = "halt" {
         /// Why, for those who find it.
         reason: Option<String>,
@@ -71,11 +71,11 @@ pub fn halted(probe: &Probe) -> Result<Option<HaltMark>, Failure> {
     Ok(Some(serde_json::from_slice(&bytes).unwrap_or_else(|_| unknown())))
 }
 
-/// Refuses what must not be done on a host that is halted.
-pub(super) fn refuse_halted(probe: &Probe, slot: &str) -> Result<(), Failure> {
+/// Refuses what must not be done on a host that is halted; `what` says what is not done.
+pub(super) fn refuse_halted(probe: &Probe, what: &str) -> Result<(), Failure> {
     match halted(probe)? {
         None => Ok(()),
-        Some(mark) => Err(Failure::new(format!("the slot {slot} is not switched: rollouts are halted on this host"))
+        Some(mark) => Err(Failure::new(format!("{what}: rollouts are halted on this host"))
             .because(format!("halted {}", mark.show()))
             .hint("when the reason is gone: `fanli rollout resume`")
             .fact(super::HALTED, mark.show())),

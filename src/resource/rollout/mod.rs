@@ -3,10 +3,12 @@
 //!
 //! A slot is a directory that nodes mount; [`fs::slots`](crate::system::fs) is the door to it. `slot` puts a generation beside the
 //! others, `switch` turns the slot to it, `confirm` says that it is to stay, `revert` brings back what was there before. What the
-//! host remembers of a slot stands in a [`Record`]; the watcher reverts what was not confirmed in time ([`Overdue`]).
+//! host remembers of a slot stands in a [`Record`]; the watcher reverts what was not confirmed in time ([`Overdue`]). `former` is all
+//! of that for containers that a rollout makes anew.
 
 mod backend;
 mod confirm;
+mod former;
 mod halt;
 mod loaded;
 mod overdue;
@@ -27,6 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use backend::Backend;
 pub use confirm::Confirm;
+pub use former::{ChangePhase, Former, FormerRecord, NamedFormer, former_records};
 pub use halt::{Halt, HaltMark, halted};
 pub use loaded::Loaded;
 pub use overdue::{Overdue, Owed};
@@ -36,7 +39,7 @@ pub use reload::Reload;
 pub use revert::Revert;
 pub use settle::Settle;
 pub use slot::{MOST_FILE, MOST_FILES, MOST_TOTAL, Slot};
-pub use slots::{Rollouts, SlotSeen, Slots};
+pub use slots::{ContainerSeen, Rollouts, SlotSeen, Slots};
 pub use standing::Standing;
 pub use switch::Switch;
 pub use trial::Trial;

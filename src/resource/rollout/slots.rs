@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{HaltMark, Phase, Record, all_records, halted};
+use super::{ChangePhase, FormerRecord, HaltMark, Phase, Record, all_records, former_records, halted};
 use crate::change::{Change, Fields, State};
 use crate::failure::{Context as _, Failure};
 use crate::resource::container::{from_json, to_json};
@@ -11,7 +11,7 @@ use crate::system::{Actuator, Probe};
 use crate::value::{Map, Value};
 
 crate::kind! {
-    /// Looks at the slots of a host and whether its rollouts are halted; changes nothing.
+    /// Looks at the slots of a host, at the containers that rollouts make anew, and whether rollouts are halted; changes nothing.
     ///
     /// With `register` later tasks see what it found. `fanli rollout status` and `fanli status` show the same.
     pub struct Slots = "slots" {
@@ -20,6 +20,7 @@ crate::kind! {
     }
     results {
         "slots": "each has `path`, `rollout`, `phase` (`switching`, `switched`, `confirmed`, `reverted`), `generation`, `generations` (all that are there), `changed`, and where there is one `current`, `previous`, `left_ms` (the time that is left for a confirmation), `why` (the host put it back), `run` (that confirmed it), `owed` (how many tasks still have to follow), `trouble`",
+        "containers": "those that rollouts have made anew, each with `container`, `rollout`, `phase` (`changing`, `confirmed`, `back`), `changed`, and where there is one `before` and `before_id` (the image that can be brought back), `gone` (the host has that no more), `run` (that confirmed it), `said` (by the one that was put back), `trouble`",
         "halted": "where rollouts are halted: `why`, `by`, `since`",
     }
     example r#"slots { register = "seen" }"#
@@ -129,6 +130,60 @@ pub struct Rollouts {
     pub halted: Option<HaltMark>,
     /// Every slot that a rollout ever switched.
     pub slots: Vec<SlotSeen>,
+    /// Every container that a rollout ever made anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<ContainerSeen>,
+}
+
+/// A container that rollouts make anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerSeen {
+    /// Its name.
+    pub container: String,
+    /// The rollout that changed it last.
+    pub rollout: String,
+    /// How far that is; nothing when the record cannot be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<ChangePhase>,
+    /// The image that `fanli rollout rollback` would bring back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// That image's ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before_id: Option<String>,
+    /// Whether the host has that image no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
+    /// The run that confirmed what was to stay last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// What the one said last that was put back.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub said: String,
+    /// What is wrong with the record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+    /// When it last changed: seconds since 1970.
+    pub changed: u64,
+}
+
+impl ContainerSeen {
+    fn of(container: String, record: Result<FormerRecord, Failure>) -> Self {
+        let trouble = record.as_ref().err().map(ToString::to_string);
+        let record = record.ok();
+        Self {
+            container,
+            phase: record.as_ref().map(|record| record.phase),
+            before: record.as_ref().and_then(FormerRecord::before_shown),
+            before_id: record.as_ref().and_then(FormerRecord::before_id),
+            gone: false,
+            run: record.as_ref().and_then(FormerRecord::run).map(str::to_owned),
+            said: record.as_ref().map_or_else(String::new, |record| record.said.clone()),
+            trouble,
+            changed: record.as_ref().map_or(0, |record| record.changed),
+            rollout: record.map(|record| record.rollout).unwrap_or_default(),
+        }
+    }
 }
 
 impl Rollouts {
@@ -145,12 +200,13 @@ impl Rollouts {
             });
         }
         slots.sort_by(|left, right| left.path.cmp(&right.path));
-        Ok(Self { halted: halted(probe)?, slots })
+        let containers = former_records(probe)?.into_iter().map(|(name, record)| ContainerSeen::of(name, record));
+        Ok(Self { halted: halted(probe)?, slots, containers: containers.collect() })
     }
 
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.halted.is_none() && self.slots.is_empty()
+        self.halted.is_none() && self.slots.is_empty() && self.containers.is_empty()
     }
 
     /// Reads what a step of kind `slots` gave.
@@ -178,6 +234,12 @@ impl Resource for Slots {
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
         let mut found = Rollouts::look(probe)?;
         found.slots.retain(|slot| self.paths.is_empty() || self.paths.contains(&slot.path));
+        found.containers.retain(|_| self.paths.is_empty());
+        for container in &mut found.containers {
+            if let Some(id) = &container.before_id {
+                container.gone = probe.docker()?.image(id).await?.is_none();
+            }
+        }
         Ok(Observed { state: State::Present(Fields::new()), output: found.to_output()? })
     }
 

@@ -1,11 +1,13 @@
 //! `standing`: how a node stands before a rollout does anything to it. It only looks.
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use super::Record;
-use crate::change::{Change, Fields, State};
+use super::{FormerRecord, Record, RevertStep};
+use crate::change::{Change, Fields, State, between};
 use crate::failure::Failure;
-use crate::resource::{ArgError, Observed, Resource};
+use crate::resource::kinds::Kind;
+use crate::resource::{ArgError, Nature, Observed, Resource};
 use crate::system::docker::container_name;
 use crate::system::http::{Request, check_url};
 use crate::system::{Actuator, Probe};
@@ -23,7 +25,9 @@ crate::kind! {
         container: String,
         /// The slots that it mounts, each with the generation that it should show.
         slots: Map = Map::new(),
-        /// Whether the rollout changes more than slots: then only its tasks know whether the node needs them.
+        /// The tasks that change the node, each `{ kind = "…"  args = { … } }`: it needs them when one of them would do something.
+        tasks: Vec<Map> = Vec::new(),
+        /// Whether it is changed in a way that nobody can look at before.
         changes: bool = false,
         /// A page that answers with a status below 400 when the node is well.
         url: Option<String>,
@@ -32,6 +36,7 @@ crate::kind! {
         "running": "whether the container runs",
         "pending": "whether it needs what is rolled out",
         "sick": "whether it is there and not well",
+        "begun": "whether a rollout has begun to make its container anew, and did not come to its end",
     }
     example r#"standing "fanli-example" { slots = { "/data/conf" = "5f0c3a9be1d2" }  url = "http://10.77.9.2/ping" }"#
 }
@@ -44,10 +49,44 @@ impl Standing {
         Ok(shown.as_deref() != wanted || Record::read(probe, path)?.is_some_and(|record| record.is_open()))
     }
 
+    /// The node's own, and those that its tasks make.
+    fn containers(&self) -> impl Iterator<Item = &str> {
+        let named = self.tasks.iter().filter(|task| task.get("kind") == Some(&Value::from("container")));
+        let named = named.filter_map(|task| match task.get("args") {
+            Some(Value::Map(args)) => args.get("name")?.as_str(),
+            _ => None,
+        });
+        [self.container.as_str()].into_iter().chain(named)
+    }
+
+    fn steps(&self) -> Result<Vec<RevertStep>, String> {
+        self.tasks.iter().map(RevertStep::read).collect()
+    }
+
+    /// Whether a task would do something. What follows the first one that would may depend on it, and is not looked at.
+    async fn is_unlike(&self, probe: &Probe) -> Result<bool, Failure> {
+        for step in self.steps().map_err(Failure::new)? {
+            let kind = step.build()?;
+            if kind.nature() == Nature::Wait {
+                continue;
+            }
+            let seen = look(&kind, probe).await.map_err(|failure| failure.within(format!("`{}`", step.show())))?;
+            if between(&kind.desired(), &seen.state).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     async fn answers(url: &str, probe: &Probe) -> bool {
         let request = Request { verify: false, ..Request::get(url, ANSWER) };
         probe.http(&request).await.is_ok_and(|answer| answer.status < 400)
     }
+}
+
+/// A kind that looks at another one: the size of that is not known here.
+fn look<'a>(kind: &'a Kind, probe: &'a Probe) -> Pin<Box<dyn Future<Output = Result<Observed, Failure>> + Send + 'a>> {
+    Box::pin(kind.observe(probe))
 }
 
 impl Resource for Standing {
@@ -56,7 +95,7 @@ impl Resource for Standing {
         if let Some(url) = &self.url {
             check_url(url).map_err(|message| ArgError::new("url", message))?;
         }
-        Ok(())
+        self.steps().map(drop).map_err(|message| ArgError::new("tasks", message))
     }
 
     fn desired(&self) -> State {
@@ -64,21 +103,33 @@ impl Resource for Standing {
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
-        let mut pending = self.changes;
+        // What a rollout has not finished with needs it, whatever it is.
+        let mut begun = false;
+        for container in self.containers() {
+            begun |= FormerRecord::read(probe, container)?.is_some_and(|record| record.is_open());
+        }
+        let mut pending = begun || self.changes;
         for (path, generation) in &self.slots {
             pending |= Self::is_pending(path, generation, probe)?;
         }
         // Before the first play of its nodes a host need not even have Docker.
         let found = match probe.docker() {
-            Ok(docker) => docker.container(&self.container).await?,
-            Err(_) => None,
+            Ok(docker) => {
+                pending = pending || self.is_unlike(probe).await?;
+                docker.container(&self.container).await?
+            }
+            Err(_) => {
+                pending |= !self.tasks.is_empty();
+                None
+            }
         };
         let running = found.as_ref().is_some_and(|found| found.pid.is_some());
         let well = match &self.url {
             Some(url) if running => Self::answers(url, probe).await,
             _ => running,
         };
-        let output = [("running", running), ("pending", pending), ("sick", found.is_some() && !well)];
+        let sick = found.is_some() && !well;
+        let output = [("running", running), ("pending", pending), ("sick", sick), ("begun", begun)];
         let output = output.into_iter().map(|(name, flag)| (name.to_owned(), Value::Bool(flag))).collect();
         Ok(Observed { state: State::Present(Fields::new()), output })
     }

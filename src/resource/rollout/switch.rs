@@ -140,7 +140,7 @@ impl Switch {
         if Some(&seen.fields) == fields_of(&desired) {
             return Ok(());
         }
-        refuse_halted(probe, &self.path.0)?;
+        refuse_halted(probe, &format!("the slot {} is not switched", self.path.0))?;
         if self.within.is_some() && holder(lock_file(probe.state_dir()))?.is_none() {
             return Err(Failure::new(format!(
                 "the slot {} is not switched: no watcher runs on this host, and nobody would put it back in time",

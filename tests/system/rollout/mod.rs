@@ -1,6 +1,7 @@
 //! Rollouts from the playbook to the client: two docker hosts over SSH, six nodes with Apache under supervisor, HAProxy before
 //! them, and clients with a ledger.
 
+mod image;
 mod killed;
 mod logs;
 mod observed;
@@ -17,7 +18,12 @@ const CLIENTS: [(Client, usize); 4] =
 /// Does something while clients ask through the balancer; no request of theirs may fail.
 #[track_caller]
 fn under_load<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let load = Load::start(std::process::id(), "10.86.0.1:8000", &CLIENTS);
+    under_load_at("10.86.0.1:8000", what, work)
+}
+
+#[track_caller]
+fn under_load_at<T>(address: &str, what: &str, work: impl FnOnce() -> T) -> T {
+    let load = Load::start(std::process::id(), address, &CLIENTS);
     std::thread::sleep(std::time::Duration::from_millis(500));
     let done = work();
     std::thread::sleep(std::time::Duration::from_millis(500));

@@ -11,10 +11,13 @@ use super::place::{NODES, Place, all_up, try_get};
 use super::under_load;
 use crate::supervised::wait_for;
 
+/// A look, and who was out.
+type Seen = (Instant, Vec<&'static str>);
+
 /// Asks the balancer and every node again and again, and writes down who is out of traffic or does not answer.
 struct Observer {
     stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<Vec<(Instant, Vec<&'static str>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
     thread: Option<JoinHandle<()>>,
 }
 

@@ -10,7 +10,9 @@ use crate::common::fanli;
 use crate::common::kept_lab::KeptLab;
 use crate::supervised::wait_for;
 
+/// The name and the network of a place as the texts here have them; a place of another name has its own in their stead.
 const NAME: &str = "frt";
+const NETWORK: &str = "10.86.";
 
 pub const NODES: [&str; 6] = ["frt-web1", "frt-web2", "frt-web3", "frt-web4", "frt-web5", "frt-web6"];
 
@@ -140,6 +142,8 @@ pub struct Place {
     /// Before the folder: the lab goes first.
     _kept: KeptLab,
     dir: tempfile::TempDir,
+    name: &'static str,
+    network: &'static str,
 }
 
 pub struct Said {
@@ -170,11 +174,21 @@ impl Said {
 impl Place {
     /// Hosts with images and pages, and a balancer, but no nodes.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("fanli-frt").tempdir_in("/tmp").unwrap();
-        let place = Self { _kept: KeptLab::begin(NAME), dir };
+        let place = Self::called(NAME, NETWORK);
+        place.write("web.fp", PLAYBOOK);
+        place.write("templates/conf/httpd.conf", TEMPLATE);
+        place.write("templates/conf/more.conf", "{{ extra }}\n");
+        place
+    }
+
+    /// The same without a playbook. Every text that it is given, and what it says, has the names and addresses of the usual place.
+    pub fn called(name: &'static str, network: &'static str) -> Self {
+        let dir = tempfile::Builder::new().prefix("fanli-rollout").tempdir_in("/tmp").unwrap();
+        let place = Self { _kept: KeptLab::begin(name), dir, name, network };
         let folder = place.dir.path().to_str().unwrap();
+        let range = format!("{network}0.0/16");
         let done = Command::new(fanli())
-            .args(["lab", "up", "2", "--name", NAME, "--network", "10.86.0.0/16", "--dir", folder])
+            .args(["lab", "up", "2", "--name", name, "--network", &range, "--dir", folder])
             .output()
             .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -202,11 +216,20 @@ impl Place {
              frontend stats\n  bind 10.86.0.1:8001\n  stats enable\n  stats uri /\nbackend web\n  balance leastconn\n  option httpchk GET /\n{servers}"
         );
         place.on(1, &format!("cat > /data/haproxy.cfg <<'END'\n{balancer}\nEND\nhaproxy -D -f /data/haproxy.cfg"));
-        let config = place.config();
-        place.write("web.fp", &PLAYBOOK.replace("SSH_CONFIG", &config));
-        place.write("templates/conf/httpd.conf", TEMPLATE);
-        place.write("templates/conf/more.conf", "{{ extra }}\n");
         place
+    }
+
+    fn own(&self, text: &str) -> String {
+        text.replace(NAME, self.name).replace(NETWORK, self.network)
+    }
+
+    fn usual(&self, text: &str) -> String {
+        text.replace(self.name, NAME).replace(self.network, NETWORK)
+    }
+
+    /// Where clients ask, and where the balancer tells of itself.
+    pub fn front(&self) -> String {
+        self.own("10.86.0.1:8000")
     }
 
     /// The same with every node in traffic.
@@ -219,7 +242,7 @@ impl Place {
     }
 
     fn config(&self) -> String {
-        self.dir.path().join(NAME).join("ssh_config").to_str().unwrap().to_owned()
+        self.dir.path().join(self.name).join("ssh_config").to_str().unwrap().to_owned()
     }
 
     pub fn project(&self) -> &Path {
@@ -236,35 +259,48 @@ impl Place {
     pub fn write(&self, name: &str, text: &str) {
         let path: PathBuf = self.project().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, text).unwrap();
+        std::fs::write(path, self.own(text).replace("SSH_CONFIG", &self.config())).unwrap();
     }
 
     pub fn try_on(&self, host: usize, command: &str) -> Output {
-        Command::new("ssh").args(["-F", &self.config(), &format!("{NAME}{host}"), command]).output().unwrap()
+        let (name, command) = (format!("{}{host}", self.name), self.own(command));
+        Command::new("ssh").args(["-F", &self.config(), &name, &command]).output().unwrap()
     }
 
     #[track_caller]
     pub fn on(&self, host: usize, command: &str) -> String {
         let done = self.try_on(host, command);
         assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+        self.usual(String::from_utf8(done.stdout).unwrap().trim())
     }
 
     /// A call of fanli on its way.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(fanli());
-        command.args(arguments).current_dir(self.project()).env("TERM", "dumb");
+        command
+            .args(arguments.iter().map(|argument| self.own(argument)))
+            .current_dir(self.project())
+            .env("TERM", "dumb");
         command
     }
 
     pub fn fanli(&self, arguments: &[&str]) -> Said {
         let done = self.command(arguments).output().unwrap();
-        let text = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+        let text = self.usual(&String::from_utf8([done.stdout, done.stderr].concat()).unwrap());
         Said { code: done.status.code().unwrap_or(-1), text }
     }
 
     pub fn play(&self, more: &[&str]) -> Said {
         self.fanli(&[&["play", "web.fp"], more].concat())
+    }
+
+    pub fn all_up(&self) {
+        all_up_at(&self.own("10.86.0.1:8001"));
+    }
+
+    /// All that a node itself answers.
+    pub fn page(&self, node: &str) -> String {
+        get(&self.own(&address(node)), "/")
     }
 
     /// The host that carries a node: they are spread in turn.
@@ -292,8 +328,12 @@ impl Place {
 
 /// Waits until the balancer sends to every node.
 pub fn all_up() {
+    all_up_at("10.86.0.1:8001");
+}
+
+fn all_up_at(balancer: &str) {
     wait_for("every node is up", || {
-        let said = get("10.86.0.1:8001", "/;csv");
+        let said = get(balancer, "/;csv");
         (said.lines().filter(|line| line.starts_with("web,") && line.contains(",UP,")).count() == NODES.len() + 1)
             .then_some(())
     });
@@ -309,11 +349,15 @@ pub fn all_up_again() {
 /// A header of what a node itself answers; this machine is on the hosts' switch.
 #[track_caller]
 pub fn header(node: &str, name: &str) -> String {
-    let number: usize = node.trim_start_matches("frt-web").parse().unwrap();
-    let said = get(&format!("10.86.8.{}:80", 10 + number), "/");
+    let said = get(&address(node), "/");
     let name = format!("{name}: ");
     let found = said.lines().find_map(|line| line.trim().strip_prefix(&name).map(str::to_owned));
     found.unwrap_or_else(|| panic!("{node} does not say {name}: {said}"))
+}
+
+fn address(node: &str) -> String {
+    let number: usize = node.trim_start_matches("frt-web").parse().unwrap();
+    format!("10.86.8.{}:80", 10 + number)
 }
 
 /// All that a server answers, from this machine, which is on the hosts' switch.
