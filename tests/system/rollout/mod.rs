@@ -6,7 +6,7 @@ mod place;
 mod ways;
 
 use crate::balance::ledger::{Client, Load, summary};
-use place::{NODES, Place, header};
+use place::{NODES, Place};
 
 /// Clients that notice whatever goes wrong: kept connections, new ones, bodies that come slowly.
 const CLIENTS: [(Client, usize); 4] =
@@ -14,8 +14,8 @@ const CLIENTS: [(Client, usize); 4] =
 
 /// Does something while clients ask through the balancer; no request of theirs may fail.
 #[track_caller]
-fn under_load<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let load = Load::start(std::process::id(), "10.86.0.1:8000", &CLIENTS);
+fn under_load<T>(place: &Place, what: &str, work: impl FnOnce() -> T) -> T {
+    let load = Load::start(std::process::id(), &place.front(), &CLIENTS);
     std::thread::sleep(std::time::Duration::from_millis(500));
     let done = work();
     std::thread::sleep(std::time::Duration::from_millis(500));
@@ -31,8 +31,8 @@ impl Place {
     #[track_caller]
     fn all_have(&self, word: &str) {
         for node in NODES {
-            assert_eq!(header(node, "X-Word"), word, "{node}");
-            assert_eq!(header(node, "X-Generation"), self.current(node), "{node}");
+            assert_eq!(self.header(node, "X-Word"), word, "{node}");
+            assert_eq!(self.header(node, "X-Generation"), self.current(node), "{node}");
         }
     }
 }

@@ -9,9 +9,23 @@ use crate::common::fanli;
 use crate::common::kept_lab::KeptLab;
 use crate::supervised::wait_for;
 
-const NAME: &str = "frt";
+pub const NODES: [&str; 6] = ["web1", "web2", "web3", "web4", "web5", "web6"];
 
-pub const NODES: [&str; 6] = ["frt-web1", "frt-web2", "frt-web3", "frt-web4", "frt-web5", "frt-web6"];
+/// What differs between places; with other names two can be up at the same time.
+#[derive(Clone, Copy)]
+pub struct Site {
+    /// The lab's name.
+    pub lab: &'static str,
+    /// The first half of its network, a /16.
+    pub net: &'static str,
+    /// What the balancer does with requests that reach no server.
+    pub retries: &'static str,
+    /// The signal by which supervisor stops Apache.
+    pub stop: &'static str,
+}
+
+/// Nothing here hides a mistake of a rollout.
+const STRICT: Site = Site { lab: "frt", net: "10.86", retries: "retries 0", stop: "WINCH" };
 
 const PLAYBOOK: &str = r#"
 vars {
@@ -21,25 +35,25 @@ vars {
 }
 
 hosts docker {
-  host "frt1" { address = 10.86.0.1  config = "SSH_CONFIG" }
-  host "frt2" { address = 10.86.0.2  config = "SSH_CONFIG" }
+  host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
+  host "LAB2" { address = NET.0.2  config = "SSH_CONFIG" }
 }
 
 hosts balancers {
-  host "frt1" { address = 10.86.0.1  config = "SSH_CONFIG" }
+  host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
 }
 
 network "lan" {
   mode   = macvlan
   parent = "eth0"
-  subnet = 10.86.0.0/16
+  subnet = NET.0.0/16
 }
 
 nodes web {
-  addresses = [10.86.8.11, 10.86.8.12, 10.86.8.13, 10.86.8.14, 10.86.8.15, 10.86.8.16]
+  addresses = [NET.8.11, NET.8.12, NET.8.13, NET.8.14, NET.8.15, NET.8.16]
   on        = hosts.docker
   network   = "lan"
-  name      = "frt-web{{ node.index }}"
+  name      = "web{{ node.index }}"
 }
 
 play "watchers" on hosts.docker {
@@ -104,7 +118,7 @@ play "nodes" on nodes.web {
 "#;
 
 /// What every node's Apache reads.
-const TEMPLATE: &str = r#"LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+pub const TEMPLATE: &str = r#"LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 LoadModule headers_module /usr/lib/apache2/modules/mod_headers.so
 LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
@@ -133,12 +147,13 @@ const SUPERVISOR: &str = "[supervisord]\nnodaemon = true\nuser = root\npidfile =
     [rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n\
     [supervisorctl]\nserverurl = unix:///run/supervisor.sock\n\
     [program:apache2]\ncommand = /usr/sbin/apache2 -f /conf/current/httpd.conf -D FOREGROUND\nstartsecs = 1\n\
-    stopsignal = WINCH\nredirect_stderr = true\nstdout_logfile = /run/apache.out\nstdout_logfile_maxbytes = 0\n";
+    stopsignal = STOP\nredirect_stderr = true\nstdout_logfile = /run/apache.out\nstdout_logfile_maxbytes = 0\n";
 
 pub struct Place {
     /// Before the folder: the lab goes first.
     _kept: KeptLab,
     dir: tempfile::TempDir,
+    site: Site,
 }
 
 pub struct Said {
@@ -168,12 +183,13 @@ impl Said {
 
 impl Place {
     /// Hosts with images and pages, and a balancer, but no nodes.
-    pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("fanli-frt").tempdir_in("/tmp").unwrap();
-        let place = Self { _kept: KeptLab::begin(NAME), dir };
+    pub fn new(site: Site) -> Self {
+        let Site { lab, net, retries, stop } = site;
+        let dir = tempfile::Builder::new().prefix(&format!("fanli-{lab}")).tempdir_in("/tmp").unwrap();
+        let place = Self { _kept: KeptLab::begin(lab), dir, site };
         let folder = place.dir.path().to_str().unwrap();
         let done = Command::new(fanli())
-            .args(["lab", "up", "2", "--name", NAME, "--network", "10.86.0.0/16", "--dir", folder])
+            .args(["lab", "up", "2", "--name", lab, "--network", &format!("{net}.0.0/16"), "--dir", folder])
             .output()
             .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -187,22 +203,22 @@ impl Place {
                  tar -C $d -c . | docker import - frt/node:1 > /dev/null; rm -r $d; \
                  mkdir -p /data/www /data/super /data/conf /data/usr; mount --bind /usr /data/usr; echo hello | tee /data/www/index.html > /data/www/ping",
             );
-            place.on(host, &format!("cat > /data/super/supervisord.conf <<'END'\n{SUPERVISOR}\nEND"));
         }
+        place.supervisor(stop);
         let servers = NODES
             .iter()
             .zip(11..)
-            .map(|(node, last)| format!("  server {node} 10.86.8.{last}:80 check inter 200 rise 1 fall 2\n"))
+            .map(|(node, last)| format!("  server {node} {net}.8.{last}:80 check inter 200 rise 1 fall 2\n"))
             .collect::<Vec<_>>()
             .concat();
         let balancer = format!(
             "global\n  stats socket /run/haproxy.sock mode 600 level admin\ndefaults\n  mode http\n  timeout connect 5s\n  \
-             timeout client 60s\n  timeout server 60s\n  retries 0\nfrontend front\n  bind 10.86.0.1:8000\n  default_backend web\n\
-             frontend stats\n  bind 10.86.0.1:8001\n  stats enable\n  stats uri /\nbackend web\n  balance leastconn\n  option httpchk GET /\n{servers}"
+             timeout client 60s\n  timeout server 60s\n  {retries}\nfrontend front\n  bind {net}.0.1:8000\n  default_backend web\n\
+             frontend stats\n  bind {net}.0.1:8001\n  stats enable\n  stats uri /\nbackend web\n  balance leastconn\n  option httpchk GET /\n{servers}"
         );
         place.on(1, &format!("cat > /data/haproxy.cfg <<'END'\n{balancer}\nEND\nhaproxy -D -f /data/haproxy.cfg"));
         let config = place.config();
-        place.write("web.fp", &PLAYBOOK.replace("SSH_CONFIG", &config));
+        place.write("web.fp", &PLAYBOOK.replace("LAB", lab).replace("NET", net).replace("SSH_CONFIG", &config));
         place.write("templates/conf/httpd.conf", TEMPLATE);
         place.write("templates/conf/more.conf", "{{ extra }}\n");
         place
@@ -210,15 +226,27 @@ impl Place {
 
     /// The same with every node in traffic.
     pub fn played() -> Self {
-        let place = Self::new();
+        Self::played_at(STRICT)
+    }
+
+    pub fn played_at(site: Site) -> Self {
+        let place = Self::new(site);
         place.play(&[]).good();
         place.play(&[]).nothing_done();
-        all_up();
+        place.all_up();
         place
     }
 
-    fn config(&self) -> String {
-        self.dir.path().join(NAME).join("ssh_config").to_str().unwrap().to_owned()
+    /// Supervisor's configuration for every node, as it is read at its next start or update.
+    pub fn supervisor(&self, stop: &str) {
+        let text = SUPERVISOR.replace("STOP", stop);
+        for host in [1, 2] {
+            self.on(host, &format!("cat > /data/super/supervisord.conf <<'END'\n{text}\nEND"));
+        }
+    }
+
+    pub fn config(&self) -> String {
+        self.dir.path().join(self.site.lab).join("ssh_config").to_str().unwrap().to_owned()
     }
 
     pub fn project(&self) -> &Path {
@@ -232,7 +260,7 @@ impl Place {
     }
 
     pub fn try_on(&self, host: usize, command: &str) -> Output {
-        Command::new("ssh").args(["-F", &self.config(), &format!("{NAME}{host}"), command]).output().unwrap()
+        Command::new("ssh").args(["-F", &self.config(), &format!("{}{host}", self.site.lab), command]).output().unwrap()
     }
 
     #[track_caller]
@@ -261,7 +289,7 @@ impl Place {
 
     /// The host that carries a node: they are spread in turn.
     pub fn host_of(node: &str) -> usize {
-        let number: usize = node.trim_start_matches("frt-web").parse().unwrap();
+        let number: usize = node.trim_start_matches("web").parse().unwrap();
         2 - number % 2
     }
 
@@ -280,35 +308,45 @@ impl Place {
         );
         self.on(Self::host_of(node), &script)
     }
+
+    /// Waits until the balancer sends to every node.
+    pub fn all_up(&self) {
+        wait_for("every node is up", || {
+            let said = get(&format!("{}.0.1:8001", self.site.net), "/;csv");
+            (said.lines().filter(|line| line.starts_with("web,") && line.contains(",UP,")).count() == NODES.len() + 1)
+                .then_some(())
+        });
+    }
+
+    /// Waits until every node answers, whoever the balancer sends to.
+    pub fn all_up_again(&self) {
+        wait_for("every node answers", || {
+            NODES.iter().all(|node| TcpStream::connect(self.address(node)).is_ok()).then_some(())
+        });
+    }
+
+    /// Where the balancer listens.
+    pub fn front(&self) -> String {
+        format!("{}.0.1:8000", self.site.net)
+    }
+
+    /// Where a node's Apache listens; this machine is on the hosts' switch.
+    pub fn address(&self, node: &str) -> String {
+        let number: usize = node.trim_start_matches("web").parse().unwrap();
+        format!("{}.8.{}:80", self.site.net, 10 + number)
+    }
+
+    /// A header of what a node itself answers.
+    #[track_caller]
+    pub fn header(&self, node: &str, name: &str) -> String {
+        let said = get(&self.address(node), "/");
+        let name = format!("{name}: ");
+        let found = said.lines().find_map(|line| line.trim().strip_prefix(&name).map(str::to_owned));
+        found.unwrap_or_else(|| panic!("{node} does not say {name}: {said}"))
+    }
 }
 
-/// Waits until the balancer sends to every node.
-pub fn all_up() {
-    wait_for("every node is up", || {
-        let said = get("10.86.0.1:8001", "/;csv");
-        (said.lines().filter(|line| line.starts_with("web,") && line.contains(",UP,")).count() == NODES.len() + 1)
-            .then_some(())
-    });
-}
-
-/// Waits until every node answers, whoever the balancer sends to.
-pub fn all_up_again() {
-    wait_for("every node answers", || {
-        (11..=16).all(|last| TcpStream::connect(format!("10.86.8.{last}:80")).is_ok()).then_some(())
-    });
-}
-
-/// A header of what a node itself answers; this machine is on the hosts' switch.
-#[track_caller]
-pub fn header(node: &str, name: &str) -> String {
-    let number: usize = node.trim_start_matches("frt-web").parse().unwrap();
-    let said = get(&format!("10.86.8.{}:80", 10 + number), "/");
-    let name = format!("{name}: ");
-    let found = said.lines().find_map(|line| line.trim().strip_prefix(&name).map(str::to_owned));
-    found.unwrap_or_else(|| panic!("{node} does not say {name}: {said}"))
-}
-
-/// All that a server answers, from this machine, which is on the hosts' switch.
+/// All that a server answers.
 #[track_caller]
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
