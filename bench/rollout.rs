@@ -297,7 +297,7 @@ fn seconds(time: Duration) -> String {
 }
 
 fn print_good(ways: &[&Way], all: &BTreeMap<&str, (Vec<Duration>, Vec<Row>)>, rounds: usize) {
-    println!("\none line to {} nodes, {rounds} times each way; failed of requests made:\n", NODES.len());
+    println!("\none line to {} nodes, rounds: {rounds}; failed of requests made:\n", NODES.len());
     println!(
         "| way | slow POSTs | GETs, kept connections | GETs | how | time |\n| --- | --- | --- | --- | --- | --- |"
     );
