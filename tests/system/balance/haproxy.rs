@@ -265,5 +265,5 @@ fn no_request_is_lost_over_drain_restart_ready() {
     let ledger = running.stop();
     println!("drain, restart, ready: {}", summary(&ledger));
     assert!(!ledger.iter().any(super::ledger::Row::failed), "{}", summary(&ledger));
-    assert!(ledger.iter().filter(|row| row.what == "POST").count() > 20);
+    assert!(ledger.iter().filter(|row| row.what() == "POST").count() > 20);
 }

@@ -20,13 +20,20 @@ const ANSWER: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct Row {
     pub id: u64,
-    pub what: &'static str,
+    pub client: Client,
     pub outcome: Result<u16, String>,
 }
 
 impl Row {
     pub fn failed(&self) -> bool {
         !matches!(self.outcome, Ok(200))
+    }
+
+    pub fn what(&self) -> &'static str {
+        match self.client {
+            Client::KeepAlive | Client::Once | Client::Bound => "GET",
+            Client::SlowPost | Client::SlowPostKeepAlive => "POST",
+        }
     }
 }
 
@@ -65,11 +72,7 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     let id = number.fetch_add(1, Ordering::Relaxed);
                     let outcome = ask(client, id, &address, &mut kept).map_err(|error| error.to_string());
-                    let what = match client {
-                        Client::KeepAlive | Client::Once | Client::Bound => "GET",
-                        Client::SlowPost | Client::SlowPostKeepAlive => "POST",
-                    };
-                    rows.lock().unwrap().push(Row { id, what, outcome });
+                    rows.lock().unwrap().push(Row { id, client, outcome });
                     std::thread::sleep(Duration::from_millis(10));
                 }
             })
@@ -133,7 +136,7 @@ fn enter(pid: u32) {
 pub fn summary(rows: &[Row]) -> String {
     let failed: Vec<&Row> = rows.iter().filter(|row| row.failed()).collect();
     let first: Vec<String> =
-        failed.iter().take(5).map(|row| format!("{} {}: {:?}", row.what, row.id, row.outcome)).collect();
+        failed.iter().take(5).map(|row| format!("{} {}: {:?}", row.what(), row.id, row.outcome)).collect();
     format!("{} of {} failed {}", failed.len(), rows.len(), first.join("; "))
 }
 

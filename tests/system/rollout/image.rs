@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::place::{NODES, Place};
-use super::under_load_at;
+use super::place::{NODES, Place, STRICT, get};
+use super::under_load;
 use crate::supervised::wait_for;
 
 const PLAYBOOK: &str = r#"
@@ -14,25 +14,25 @@ vars {
 }
 
 hosts docker {
-  host "frt1" { address = 10.86.0.1  config = "SSH_CONFIG" }
-  host "frt2" { address = 10.86.0.2  config = "SSH_CONFIG" }
+  host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
+  host "LAB2" { address = NET.0.2  config = "SSH_CONFIG" }
 }
 
 hosts balancers {
-  host "frt1" { address = 10.86.0.1  config = "SSH_CONFIG" }
+  host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
 }
 
 network "lan" {
   mode   = macvlan
   parent = "eth0"
-  subnet = 10.86.0.0/16
+  subnet = NET.0.0/16
 }
 
 nodes web {
-  addresses = [10.86.8.11, 10.86.8.12, 10.86.8.13, 10.86.8.14, 10.86.8.15, 10.86.8.16]
+  addresses = [NET.8.11, NET.8.12, NET.8.13, NET.8.14, NET.8.15, NET.8.16]
   on        = hosts.docker
   network   = "lan"
-  name      = "frt-web{{ node.index }}"
+  name      = "web{{ node.index }}"
 }
 
 role web_node(image: string) {
@@ -145,11 +145,8 @@ impl Place {
     /// Two hosts whose nodes went out with the image that says `one`. A watcher plugs in what was made anew, too; without one that is
     /// the run's part alone.
     fn with_images(watched: bool) -> Self {
-        let place = Self::called("frm", "10.84.");
-        place.write(
-            "web.fp",
-            &PLAYBOOK.replace("watcher {}", if watched { "watcher {}" } else { "directory \"/data\" {}" }),
-        );
+        let place = Self::bare(STRICT);
+        place.playbook(&PLAYBOOK.replace("watcher {}", if watched { "watcher {}" } else { "directory \"/data\" {}" }));
         place.image("frt/web:1", "one", Lacks::Nothing);
         let said = place.play(&[]).good();
         eprintln!("{}", said.text);
@@ -182,8 +179,13 @@ impl Place {
         }
     }
 
+    /// All that a node itself answers.
+    fn page(&self, node: &str) -> String {
+        get(&self.address(node), "/")
+    }
+
     fn load<T>(&self, what: &str, work: impl FnOnce() -> T) -> T {
-        under_load_at(&self.front(), what, work)
+        under_load(self, what, work)
     }
 
     /// Nothing is left on the hosts of what made containers anew.
@@ -232,12 +234,12 @@ fn an_image_goes_out_and_comes_back_and_no_request_fails() {
     assert_eq!(place.is(), second);
 
     // Only nodes that differ are touched.
-    place.on(Place::host_of("frt-web4"), "docker update --memory 64m --memory-swap 64m frt-web4 > /dev/null");
+    place.on(Place::host_of("web4"), "docker update --memory 64m --memory-swap 64m web4 > /dev/null");
     let said = place.load("one differs", || place.play(&two).good()).says("1 of 6 nodes to go, in batches of 1");
     eprintln!("{}", said.text);
     let third = place.is();
     for (node, is) in &third {
-        assert_eq!(is.container != second[node].container, *node == "frt-web4", "{node}");
+        assert_eq!(is.container != second[node].container, *node == "web4", "{node}");
     }
     assert_eq!(same_again(&third), same_again(&second));
 
@@ -267,8 +269,7 @@ fn an_image_that_is_broken_stops_at_the_canary_which_gets_back_what_it_had() {
         let said = place.load("a broken image", || place.play(&[]));
         eprintln!("{}", said.text);
         assert_eq!(said.code, 4, "{}", said.text);
-        let said =
-            said.says("frt-web1 failed, none may: putting 1 node back").says("1 node put back: all is as before");
+        let said = said.says("web1 failed, none may: putting 1 node back").says("1 node put back: all is as before");
         // The play behind it would have done to all at once what the canary did not stand.
         let said = said.says("play \"nodes\" does not take place, as rollout \"image\" did not come to its end");
         if lacks == Lacks::TheProgram {
@@ -277,7 +278,7 @@ fn an_image_that_is_broken_stops_at_the_canary_which_gets_back_what_it_had() {
             let status = place.fanli(&["rollout", "status", "web.fp"]).good();
             eprintln!("{}", status.text);
             status
-                .says("container frt-web1  put back")
+                .says("container web1  put back")
                 .says("what did not come through had said last")
                 .says("/super/supervisord.conf");
         }
@@ -301,14 +302,13 @@ fn an_image_that_is_broken_stops_at_the_canary_which_gets_back_what_it_had() {
     let said = place.fanli(&["rollout", "rollback", "web.fp"]);
     eprintln!("{}", said.text);
     assert_eq!(said.code, 4, "{}", said.text);
-    said.says("the earlier image frt/web:1")
-        .says("is gone from the hosts of frt-web1, frt-web3, frt-web5: nothing was touched");
+    said.says("the earlier image frt/web:1").says("is gone from the hosts of web1, web3, web5: nothing was touched");
     place.all_say("mended");
-    let said = place.fanli(&["rollout", "rollback", "web.fp", "--limit", "frt-web4,frt-web5,frt-web6"]);
+    let said = place.fanli(&["rollout", "rollback", "web.fp", "--limit", "web4,web5,web6"]);
     eprintln!("{}", said.text);
     assert_eq!(said.code, 4, "{}", said.text);
-    said.says("container frt-web5 cannot be put back: its earlier image frt/web:1").says("COULD NOT put back frt-web5");
-    assert!(place.page("frt-web5").contains("mended") && place.page("frt-web6").contains("this is one"));
+    said.says("container web5 cannot be put back: its earlier image frt/web:1").says("COULD NOT put back web5");
+    assert!(place.page("web5").contains("mended") && place.page("web6").contains("this is one"));
 }
 
 #[test]

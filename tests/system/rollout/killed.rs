@@ -4,7 +4,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::place::{NODES, Place, all_up, all_up_again};
+use super::place::{NODES, Place};
 
 /// Numbers that look like chance and are the same for a seed.
 struct Chance(u64);
@@ -77,7 +77,7 @@ fn killed_at_any_moment_every_slot_is_whole_and_the_next_run_ends_well() {
 
         let back = chance.below(2) == 0;
         // What was killed comes back by itself: supervisor by Docker, Apache by supervisor, the interface by the watcher.
-        all_up_again();
+        place.all_up_again();
         if back {
             let said = place.fanli(&["rollout", "rollback", "web.fp", "--set", &set]);
             assert_eq!(said.code, 0, "{what}, then rollback: {}", said.text);
@@ -98,6 +98,6 @@ fn killed_at_any_moment_every_slot_is_whole_and_the_next_run_ends_well() {
         assert!(said.text.contains("nothing to roll out"), "{what}: {}", said.text);
         settled = word;
     }
-    all_up();
+    place.all_up();
     place.all_have(&settled);
 }

@@ -9,7 +9,7 @@ mod place;
 mod ways;
 
 use crate::balance::ledger::{Client, Load, summary};
-use place::{NODES, Place, header};
+use place::{NODES, Place};
 
 /// Clients that notice whatever goes wrong: kept connections, new ones, bodies that come slowly.
 const CLIENTS: [(Client, usize); 4] =
@@ -17,13 +17,8 @@ const CLIENTS: [(Client, usize); 4] =
 
 /// Does something while clients ask through the balancer; no request of theirs may fail.
 #[track_caller]
-fn under_load<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    under_load_at("10.86.0.1:8000", what, work)
-}
-
-#[track_caller]
-fn under_load_at<T>(address: &str, what: &str, work: impl FnOnce() -> T) -> T {
-    let load = Load::start(std::process::id(), address, &CLIENTS);
+fn under_load<T>(place: &Place, what: &str, work: impl FnOnce() -> T) -> T {
+    let load = Load::start(std::process::id(), &place.front(), &CLIENTS);
     std::thread::sleep(std::time::Duration::from_millis(500));
     let done = work();
     std::thread::sleep(std::time::Duration::from_millis(500));
@@ -39,8 +34,8 @@ impl Place {
     #[track_caller]
     fn all_have(&self, word: &str) {
         for node in NODES {
-            assert_eq!(header(node, "X-Word"), word, "{node}");
-            assert_eq!(header(node, "X-Generation"), self.current(node), "{node}");
+            assert_eq!(self.header(node, "X-Word"), word, "{node}");
+            assert_eq!(self.header(node, "X-Generation"), self.current(node), "{node}");
         }
     }
 }

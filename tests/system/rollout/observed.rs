@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::place::{NODES, Place, all_up, try_get};
+use super::place::{NODES, Place, STRICT, try_get};
 use super::under_load;
 use crate::supervised::wait_for;
 
@@ -22,20 +22,21 @@ struct Observer {
 }
 
 impl Observer {
-    fn start() -> Self {
+    fn start(place: &Place) -> Self {
+        let (stats, nodes) = (place.stats(), NODES.map(|node| (node, place.address(node))));
         let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (over, rows) = (stop.clone(), seen.clone());
         let thread = std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
                 // The balancer drops a connection now and then when it is asked that often.
-                let Ok(told) = try_get("10.86.0.1:8001", "/;csv") else { continue };
+                let Ok(told) = try_get(&stats, "/;csv") else { continue };
                 let at = Instant::now();
-                let out = NODES.into_iter().zip(11..).filter(|(node, last)| {
+                let out = nodes.iter().filter(|(node, address)| {
                     let row = format!("web,{node},");
                     let up = told.lines().any(|line| line.starts_with(&row) && line.contains(",UP,"));
-                    !up || !try_get(&format!("10.86.8.{last}:80"), "/").is_ok_and(|said| said.contains(" 200 "))
+                    !up || !try_get(address, "/").is_ok_and(|said| said.contains(" 200 "))
                 });
-                rows.lock().unwrap().push((at, out.map(|(node, _)| node).collect()));
+                rows.lock().unwrap().push((at, out.map(|(node, _)| *node).collect()));
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
@@ -60,35 +61,35 @@ fn no_more_nodes_are_out_than_a_batch_has_whatever_dies_meanwhile() {
     let place = Place::played();
 
     // Batches of 1, 2 and 3.
-    let observer = Observer::start();
+    let observer = Observer::start(&place);
     place.play(&["--set", "word=two"]).good();
     let (most, _) = observer.end(None);
     assert!((1..=3).contains(&most), "{most} of 3");
     place.all_have("two");
 
     // Back again, in the same steps.
-    let observer = Observer::start();
+    let observer = Observer::start(&place);
     place.fanli(&["rollout", "rollback", "web.fp"]).good();
     let (most, _) = observer.end(None);
     assert!((1..=3).contains(&most), "{most} of 3");
     place.all_have("one");
 
     // A node of the last batch dies while the first goes: what was touched is put back, and nobody else is taken out meanwhile.
-    let observer = Observer::start();
+    let observer = Observer::start(&place);
     let log = std::fs::File::create(place.project().join("log")).unwrap();
     let mut play = place.command(&["play", "web.fp", "--set", "word=three"]).stdout(log).spawn().unwrap();
     let log = || std::fs::read_to_string(place.project().join("log")).unwrap();
     wait_for("the first batch", || log().contains("(batch 1 of 3): change").then_some(()));
     // On the way back it goes to the balancer, too, which waits for it.
-    place.on(Place::host_of("frt-web6"), "docker kill frt-web6");
+    place.on(Place::host_of("web6"), "docker kill web6");
     assert_eq!(play.wait().unwrap().code(), Some(4), "{}", log());
-    let (most, _) = observer.end(Some("frt-web6"));
+    let (most, _) = observer.end(Some("web6"));
     eprintln!("{}", log());
-    assert!(log().contains("frt-web6 is not running any more, and did when it began"), "{}", log());
+    assert!(log().contains("web6 is not running any more, and did when it began"), "{}", log());
     assert!(log().contains("6 nodes put back: all is as before"), "{}", log());
     assert!((1..=3).contains(&most), "{most} of 3");
-    place.on(Place::host_of("frt-web6"), "docker start frt-web6");
-    all_up();
+    place.on(Place::host_of("web6"), "docker start web6");
+    place.all_up();
     place.all_have("one");
 }
 
@@ -116,13 +117,13 @@ impl Drop for Clock {
 
 #[test]
 fn a_clock_that_is_set_shortens_no_wait_and_skips_no_check() {
-    let place = Place::new();
+    let place = Place::new(STRICT);
     place.edit("web.fp", "  settle = 200ms", "  settle = 4s");
     place.edit("web.fp", "  within = 10m", "  within = 2m");
     place.play(&[]).good();
-    all_up();
+    place.all_up();
     for (word, by) in [("two", "+1 hour"), ("three", "-1 hour")] {
-        under_load(by, || {
+        under_load(&place, by, || {
             let log = std::fs::File::create(place.project().join("log")).unwrap();
             let mut play =
                 place.command(&["play", "web.fp", "--set", &format!("word={word}")]).stdout(log).spawn().unwrap();

@@ -10,11 +10,23 @@ use crate::common::fanli;
 use crate::common::kept_lab::KeptLab;
 use crate::supervised::wait_for;
 
-/// The name and the network of a place as the texts here have them; a place of another name has its own in their stead.
-const NAME: &str = "frt";
-const NETWORK: &str = "10.86.";
+pub const NODES: [&str; 6] = ["web1", "web2", "web3", "web4", "web5", "web6"];
 
-pub const NODES: [&str; 6] = ["frt-web1", "frt-web2", "frt-web3", "frt-web4", "frt-web5", "frt-web6"];
+/// What differs between places; with other names two can be up at the same time.
+#[derive(Clone, Copy)]
+pub struct Site {
+    /// The lab's name.
+    pub lab: &'static str,
+    /// The first half of its network, a /16.
+    pub net: &'static str,
+    /// What the balancer does with requests that reach no server.
+    pub retries: &'static str,
+    /// The signal by which supervisor stops Apache.
+    pub stop: &'static str,
+}
+
+/// Nothing here hides a mistake of a rollout.
+pub const STRICT: Site = Site { lab: "frt", net: "10.86", retries: "retries 0", stop: "WINCH" };
 
 const PLAYBOOK: &str = r#"
 vars {
@@ -24,25 +36,25 @@ vars {
 }
 
 hosts docker {
-  host "frt1" { address = 10.86.0.1  config = "SSH_CONFIG" }
-  host "frt2" { address = 10.86.0.2  config = "SSH_CONFIG" }
+  host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
+  host "LAB2" { address = NET.0.2  config = "SSH_CONFIG" }
 }
 
 hosts balancers {
-  host "frt1" { address = 10.86.0.1  config = "SSH_CONFIG" }
+  host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
 }
 
 network "lan" {
   mode   = macvlan
   parent = "eth0"
-  subnet = 10.86.0.0/16
+  subnet = NET.0.0/16
 }
 
 nodes web {
-  addresses = [10.86.8.11, 10.86.8.12, 10.86.8.13, 10.86.8.14, 10.86.8.15, 10.86.8.16]
+  addresses = [NET.8.11, NET.8.12, NET.8.13, NET.8.14, NET.8.15, NET.8.16]
   on        = hosts.docker
   network   = "lan"
-  name      = "frt-web{{ node.index }}"
+  name      = "web{{ node.index }}"
 }
 
 play "watchers" on hosts.docker {
@@ -107,7 +119,7 @@ play "nodes" on nodes.web {
 "#;
 
 /// What every node's Apache reads.
-const TEMPLATE: &str = r#"LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
+pub const TEMPLATE: &str = r#"LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 LoadModule headers_module /usr/lib/apache2/modules/mod_headers.so
 LoadModule dir_module /usr/lib/apache2/modules/mod_dir.so
@@ -136,14 +148,13 @@ const SUPERVISOR: &str = "[supervisord]\nnodaemon = true\nuser = root\npidfile =
     [rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n\
     [supervisorctl]\nserverurl = unix:///run/supervisor.sock\n\
     [program:apache2]\ncommand = /usr/sbin/apache2 -f /conf/current/httpd.conf -D FOREGROUND\nstartsecs = 1\n\
-    stopsignal = WINCH\nredirect_stderr = true\nstdout_logfile = /run/apache.out\nstdout_logfile_maxbytes = 0\n";
+    stopsignal = STOP\nredirect_stderr = true\nstdout_logfile = /run/apache.out\nstdout_logfile_maxbytes = 0\n";
 
 pub struct Place {
     /// Before the folder: the lab goes first.
     _kept: KeptLab,
     dir: tempfile::TempDir,
-    name: &'static str,
-    network: &'static str,
+    site: Site,
 }
 
 pub struct Said {
@@ -172,23 +183,23 @@ impl Said {
 }
 
 impl Place {
-    /// Hosts with images and pages, and a balancer, but no nodes.
-    pub fn new() -> Self {
-        let place = Self::called(NAME, NETWORK);
-        place.write("web.fp", PLAYBOOK);
+    /// Hosts with images and pages, a balancer, and the project, but no nodes.
+    pub fn new(site: Site) -> Self {
+        let place = Self::bare(site);
+        place.playbook(PLAYBOOK);
         place.write("templates/conf/httpd.conf", TEMPLATE);
         place.write("templates/conf/more.conf", "{{ extra }}\n");
         place
     }
 
-    /// The same without a playbook. Every text that it is given, and what it says, has the names and addresses of the usual place.
-    pub fn called(name: &'static str, network: &'static str) -> Self {
-        let dir = tempfile::Builder::new().prefix("fanli-rollout").tempdir_in("/tmp").unwrap();
-        let place = Self { _kept: KeptLab::begin(name), dir, name, network };
+    /// The same without a project.
+    pub fn bare(site: Site) -> Self {
+        let Site { lab, net, retries, stop } = site;
+        let dir = tempfile::Builder::new().prefix(&format!("fanli-{lab}")).tempdir_in("/tmp").unwrap();
+        let place = Self { _kept: KeptLab::begin(lab), dir, site };
         let folder = place.dir.path().to_str().unwrap();
-        let range = format!("{network}0.0/16");
         let done = Command::new(fanli())
-            .args(["lab", "up", "2", "--name", name, "--network", &range, "--dir", folder])
+            .args(["lab", "up", "2", "--name", lab, "--network", &format!("{net}.0.0/16"), "--dir", folder])
             .output()
             .unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -202,47 +213,52 @@ impl Place {
                  tar -C $d -c . | docker import - frt/node:1 > /dev/null; rm -r $d; \
                  mkdir -p /data/www /data/super /data/conf /data/usr; mount --bind /usr /data/usr; echo hello | tee /data/www/index.html > /data/www/ping",
             );
-            place.on(host, &format!("cat > /data/super/supervisord.conf <<'END'\n{SUPERVISOR}\nEND"));
         }
+        place.supervisor(stop);
         let servers = NODES
             .iter()
             .zip(11..)
-            .map(|(node, last)| format!("  server {node} 10.86.8.{last}:80 check inter 200 rise 1 fall 2\n"))
+            .map(|(node, last)| format!("  server {node} {net}.8.{last}:80 check inter 200 rise 1 fall 2\n"))
             .collect::<Vec<_>>()
             .concat();
         let balancer = format!(
             "global\n  stats socket /run/haproxy.sock mode 600 level admin\ndefaults\n  mode http\n  timeout connect 5s\n  \
-             timeout client 60s\n  timeout server 60s\n  retries 0\nfrontend front\n  bind 10.86.0.1:8000\n  default_backend web\n\
-             frontend stats\n  bind 10.86.0.1:8001\n  stats enable\n  stats uri /\nbackend web\n  balance leastconn\n  option httpchk GET /\n{servers}"
+             timeout client 60s\n  timeout server 60s\n  {retries}\nfrontend front\n  bind {net}.0.1:8000\n  default_backend web\n\
+             frontend stats\n  bind {net}.0.1:8001\n  stats enable\n  stats uri /\nbackend web\n  balance leastconn\n  option httpchk GET /\n{servers}"
         );
         place.on(1, &format!("cat > /data/haproxy.cfg <<'END'\n{balancer}\nEND\nhaproxy -D -f /data/haproxy.cfg"));
         place
     }
 
-    fn own(&self, text: &str) -> String {
-        text.replace(NAME, self.name).replace(NETWORK, self.network)
-    }
-
-    fn usual(&self, text: &str) -> String {
-        text.replace(self.name, NAME).replace(self.network, NETWORK)
-    }
-
-    /// Where clients ask, and where the balancer tells of itself.
-    pub fn front(&self) -> String {
-        self.own("10.86.0.1:8000")
+    /// Writes a playbook in which `LAB`, `NET` and `SSH_CONFIG` stand for this place's own.
+    pub fn playbook(&self, text: &str) {
+        let Site { lab, net, .. } = self.site;
+        self.write("web.fp", &text.replace("LAB", lab).replace("NET", net).replace("SSH_CONFIG", &self.config()));
     }
 
     /// The same with every node in traffic.
     pub fn played() -> Self {
-        let place = Self::new();
+        Self::played_at(STRICT)
+    }
+
+    pub fn played_at(site: Site) -> Self {
+        let place = Self::new(site);
         place.play(&[]).good();
         place.play(&[]).nothing_done();
-        all_up();
+        place.all_up();
         place
     }
 
-    fn config(&self) -> String {
-        self.dir.path().join(self.name).join("ssh_config").to_str().unwrap().to_owned()
+    /// Supervisor's configuration for every node, as it is read at its next start or update.
+    pub fn supervisor(&self, stop: &str) {
+        let text = SUPERVISOR.replace("STOP", stop);
+        for host in [1, 2] {
+            self.on(host, &format!("cat > /data/super/supervisord.conf <<'END'\n{text}\nEND"));
+        }
+    }
+
+    pub fn config(&self) -> String {
+        self.dir.path().join(self.site.lab).join("ssh_config").to_str().unwrap().to_owned()
     }
 
     pub fn project(&self) -> &Path {
@@ -259,34 +275,30 @@ impl Place {
     pub fn write(&self, name: &str, text: &str) {
         let path: PathBuf = self.project().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, self.own(text).replace("SSH_CONFIG", &self.config())).unwrap();
+        std::fs::write(path, text).unwrap();
     }
 
     pub fn try_on(&self, host: usize, command: &str) -> Output {
-        let (name, command) = (format!("{}{host}", self.name), self.own(command));
-        Command::new("ssh").args(["-F", &self.config(), &name, &command]).output().unwrap()
+        Command::new("ssh").args(["-F", &self.config(), &format!("{}{host}", self.site.lab), command]).output().unwrap()
     }
 
     #[track_caller]
     pub fn on(&self, host: usize, command: &str) -> String {
         let done = self.try_on(host, command);
         assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
-        self.usual(String::from_utf8(done.stdout).unwrap().trim())
+        String::from_utf8(done.stdout).unwrap().trim().to_owned()
     }
 
     /// A call of fanli on its way.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(fanli());
-        command
-            .args(arguments.iter().map(|argument| self.own(argument)))
-            .current_dir(self.project())
-            .env("TERM", "dumb");
+        command.args(arguments).current_dir(self.project()).env("TERM", "dumb");
         command
     }
 
     pub fn fanli(&self, arguments: &[&str]) -> Said {
         let done = self.command(arguments).output().unwrap();
-        let text = self.usual(&String::from_utf8([done.stdout, done.stderr].concat()).unwrap());
+        let text = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
         Said { code: done.status.code().unwrap_or(-1), text }
     }
 
@@ -294,18 +306,9 @@ impl Place {
         self.fanli(&[&["play", "web.fp"], more].concat())
     }
 
-    pub fn all_up(&self) {
-        all_up_at(&self.own("10.86.0.1:8001"));
-    }
-
-    /// All that a node itself answers.
-    pub fn page(&self, node: &str) -> String {
-        get(&self.own(&address(node)), "/")
-    }
-
     /// The host that carries a node: they are spread in turn.
     pub fn host_of(node: &str) -> usize {
-        let number: usize = node.trim_start_matches("frt-web").parse().unwrap();
+        let number: usize = node.trim_start_matches("web").parse().unwrap();
         2 - number % 2
     }
 
@@ -324,43 +327,50 @@ impl Place {
         );
         self.on(Self::host_of(node), &script)
     }
+
+    /// Waits until the balancer sends to every node.
+    pub fn all_up(&self) {
+        wait_for("every node is up", || {
+            let said = get(&self.stats(), "/;csv");
+            (said.lines().filter(|line| line.starts_with("web,") && line.contains(",UP,")).count() == NODES.len() + 1)
+                .then_some(())
+        });
+    }
+
+    /// Waits until every node answers, whoever the balancer sends to.
+    pub fn all_up_again(&self) {
+        wait_for("every node answers", || {
+            NODES.iter().all(|node| TcpStream::connect(self.address(node)).is_ok()).then_some(())
+        });
+    }
+
+    /// Where the balancer listens.
+    pub fn front(&self) -> String {
+        format!("{}.0.1:8000", self.site.net)
+    }
+
+    /// Where the balancer tells of itself.
+    pub fn stats(&self) -> String {
+        format!("{}.0.1:8001", self.site.net)
+    }
+
+    /// Where a node's Apache listens; this machine is on the hosts' switch.
+    pub fn address(&self, node: &str) -> String {
+        let number: usize = node.trim_start_matches("web").parse().unwrap();
+        format!("{}.8.{}:80", self.site.net, 10 + number)
+    }
+
+    /// A header of what a node itself answers.
+    #[track_caller]
+    pub fn header(&self, node: &str, name: &str) -> String {
+        let said = get(&self.address(node), "/");
+        let name = format!("{name}: ");
+        let found = said.lines().find_map(|line| line.trim().strip_prefix(&name).map(str::to_owned));
+        found.unwrap_or_else(|| panic!("{node} does not say {name}: {said}"))
+    }
 }
 
-/// Waits until the balancer sends to every node.
-pub fn all_up() {
-    all_up_at("10.86.0.1:8001");
-}
-
-fn all_up_at(balancer: &str) {
-    wait_for("every node is up", || {
-        let said = get(balancer, "/;csv");
-        (said.lines().filter(|line| line.starts_with("web,") && line.contains(",UP,")).count() == NODES.len() + 1)
-            .then_some(())
-    });
-}
-
-/// Waits until every node answers, whoever the balancer sends to.
-pub fn all_up_again() {
-    wait_for("every node answers", || {
-        (11..=16).all(|last| TcpStream::connect(format!("10.86.8.{last}:80")).is_ok()).then_some(())
-    });
-}
-
-/// A header of what a node itself answers; this machine is on the hosts' switch.
-#[track_caller]
-pub fn header(node: &str, name: &str) -> String {
-    let said = get(&address(node), "/");
-    let name = format!("{name}: ");
-    let found = said.lines().find_map(|line| line.trim().strip_prefix(&name).map(str::to_owned));
-    found.unwrap_or_else(|| panic!("{node} does not say {name}: {said}"))
-}
-
-fn address(node: &str) -> String {
-    let number: usize = node.trim_start_matches("frt-web").parse().unwrap();
-    format!("10.86.8.{}:80", 10 + number)
-}
-
-/// All that a server answers, from this machine, which is on the hosts' switch.
+/// All that a server answers.
 #[track_caller]
 pub fn get(address: &str, path: &str) -> String {
     try_get(address, path).unwrap()

@@ -1,6 +1,6 @@
 //! The ways that a rollout may go.
 
-use super::place::{NODES, Place, all_up, header};
+use super::place::{NODES, Place};
 use super::under_load;
 use crate::supervised::wait_for;
 
@@ -19,14 +19,14 @@ fn a_line_in_a_template_goes_out_and_comes_back_and_no_request_fails() {
     );
     place.all_have("one");
 
-    let said = under_load("one line", || place.play(&["--set", "word=two"]).good());
+    let said = under_load(&place, "one line", || place.play(&["--set", "word=two"]).good());
     eprintln!("{}", said.text);
     place.all_have("two");
     place.play(&["--set", "word=two"]).nothing_done();
 
     // It starts, answers the trial, and is wrong on a node all the same: the canary finds it, and it is put back.
     let wrong = "extra=Redirect 503 /ping";
-    let said = under_load("wrong on the canary", || {
+    let said = under_load(&place, "wrong on the canary", || {
         place.play(&["--set", "word=three", "--set", wrong, "--set", "ping=/ping"])
     });
     eprintln!("{}", said.text);
@@ -36,7 +36,7 @@ fn a_line_in_a_template_goes_out_and_comes_back_and_no_request_fails() {
     place.all_have("two");
 
     // By hand back to what was before.
-    let said = under_load("rollback", || place.fanli(&["rollout", "rollback", "web.fp"]).good());
+    let said = under_load(&place, "rollback", || place.fanli(&["rollout", "rollback", "web.fp"]).good());
     eprintln!("{}", said.text);
     place.all_have("one");
     let after: Vec<String> = NODES.iter().map(|node| place.tree(node)).collect();
@@ -69,7 +69,7 @@ fn what_the_trial_refuses_touches_no_node() {
 #[test]
 fn a_halt_stops_what_is_under_way_and_stays_until_it_is_taken_away() {
     let place = Place::played();
-    under_load("halted", || {
+    under_load(&place, "halted", || {
         let log = std::fs::File::create(place.project().join("log")).unwrap();
         let mut play = place.command(&["play", "web.fp", "--set", "word=two"]).stdout(log).spawn().unwrap();
         let log = || std::fs::read_to_string(place.project().join("log")).unwrap();
@@ -77,18 +77,18 @@ fn a_halt_stops_what_is_under_way_and_stays_until_it_is_taken_away() {
         place.fanli(&["rollout", "halt", "web.fp", "--because", "a sale"]).good();
         assert_eq!(play.wait().unwrap().code(), Some(4), "{}", log());
         assert!(log().contains("HALTED by a person"), "{}", log());
-        all_up();
+        place.all_up();
         // Also for later runs, whatever they bring.
         let said = place.play(&["--set", "word=three"]);
         assert_eq!(said.code, 4, "{}", said.text);
         said.says("HALTED by a person").says("a sale");
-        all_up();
+        place.all_up();
     });
     let status = place.fanli(&["rollout", "status", "web.fp"]);
     eprintln!("{}", status.text);
     assert_eq!(status.code, 4);
     status.says("HALTED").says("a sale");
-    under_load("resumed", || place.fanli(&["rollout", "resume", "web.fp", "--set", "word=two"]).good());
+    under_load(&place, "resumed", || place.fanli(&["rollout", "resume", "web.fp", "--set", "word=two"]).good());
     place.all_have("two");
     place.play(&["--set", "word=two"]).nothing_done();
     assert_eq!(place.fanli(&["rollout", "status", "web.fp"]).code, 0);
@@ -97,17 +97,17 @@ fn a_halt_stops_what_is_under_way_and_stays_until_it_is_taken_away() {
 #[test]
 fn a_sick_node_counts_before_anything_is_touched_and_a_part_of_the_nodes_may_go_alone() {
     let place = Place::played();
-    place.on(Place::host_of("frt-web5"), "docker stop -t 0 frt-web5");
+    place.on(Place::host_of("web5"), "docker stop -t 0 web5");
     let said = place.play(&["--tags", "rollout", "--set", "word=two"]);
     assert_eq!(said.code, 4, "{}", said.text);
-    said.says("not begun: frt-web5 is sick already (1), none may");
-    place.on(Place::host_of("frt-web5"), "docker start frt-web5");
-    all_up();
-    place.play(&["--limit", "frt-web1", "--set", "word=two"]).good();
-    assert_eq!(header("frt-web1", "X-Word"), "two");
-    assert_eq!(header("frt-web2", "X-Word"), "one");
+    said.says("not begun: web5 is sick already (1), none may");
+    place.on(Place::host_of("web5"), "docker start web5");
+    place.all_up();
+    place.play(&["--limit", "web1", "--set", "word=two"]).good();
+    assert_eq!(place.header("web1", "X-Word"), "two");
+    assert_eq!(place.header("web2", "X-Word"), "one");
     // Nodes that have it already are left alone.
     let said = place.play(&["--set", "word=two"]).good().says("5 of 6 nodes to go");
-    assert!(!said.text.contains("reload frt-web1\n"), "{}", said.text);
+    assert!(!said.text.contains("reload web1\n"), "{}", said.text);
     place.all_have("two");
 }
