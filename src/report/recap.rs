@@ -33,6 +33,11 @@ struct Row {
     stopped: bool,
 }
 
+/// Whether a host's line is one to look at.
+fn loud(row: &Row) -> bool {
+    row.lost || row.stopped || row.tally.failed > 0
+}
+
 impl Recap {
     pub(super) fn new(color: bool, detail: Detail) -> Self {
         Self {
@@ -81,7 +86,6 @@ impl Recap {
         );
         let _ = writeln!(text, "{}", paint(self.color, Paint::Dim, &head));
         let column = changed.len();
-        let loud = |row: &Row| row.lost || row.stopped || row.tally.failed > 0;
         let shown = self.rows.iter().filter(|(_, row)| self.rows.len() <= MOST_ROWS || loud(row));
         for (host, row) in shown {
             let Tally { ok, changed, skipped, unknown, failed } = row.tally;
@@ -132,7 +136,8 @@ impl Recap {
             }
             Verdict::Failed => {
                 let failed = match tally.failed {
-                    0 => "not all hosts came to the end".to_owned(),
+                    0 if self.rows.values().any(loud) => "not all hosts came to the end".to_owned(),
+                    0 => "a rollout did not come to its declared end".to_owned(),
                     steps => count(steps, "step"),
                 };
                 (

@@ -37,7 +37,7 @@ impl Probe {
     /// How long the files of a pattern are now; see [`Probe::served_since`].
     ///
     /// # Errors
-    /// The pattern is no absolute path, names too many files, or a directory cannot be read.
+    /// The pattern names too many files, or a directory that is not there or cannot be read.
     pub fn log_marks(&self, pattern: &str) -> Result<LogMarks, Failure> {
         let files = self.matching(pattern)?.into_iter();
         Ok(LogMarks(files.map(|(_, entry)| ((entry.dev, entry.ino), entry.size)).collect()))
@@ -63,7 +63,7 @@ impl Probe {
     fn matching(&self, pattern: &str) -> Result<Vec<(PathBuf, super::fs::Entry)>, Failure> {
         let mut parts =
             pattern.strip_prefix('/').unwrap_or(pattern).split('/').filter(|part| !part.is_empty()).peekable();
-        let mut places = vec![PathBuf::from("/")];
+        let (mut places, mut stars) = (vec![PathBuf::from("/")], false);
         while let Some(part) = parts.next() {
             let wanted = if parts.peek().is_some() { EntryKind::Directory } else { EntryKind::File };
             // What leads to the first star may hold links of root's; from there on it is the container's.
@@ -73,14 +73,19 @@ impl Probe {
             }
             let mut found = Vec::new();
             for place in places {
-                for name in self.list(&place)?.unwrap_or_default() {
+                let names = self.list(&place)?;
+                // A folder that the pattern names must be there; one that a star stands for may be gone by now.
+                if names.is_none() && !stars {
+                    return Err(Failure::new(format!("there is no directory {}", place.display())));
+                }
+                for name in names.unwrap_or_default() {
                     if name.to_str().is_some_and(|name| fits(part, name)) {
                         let path = place.join(name);
                         found.extend(self.stat(&path)?.filter(|entry| entry.kind == wanted).map(|_| path));
                     }
                 }
             }
-            places = found;
+            (places, stars) = (found, true);
             if places.len() > MOST_FILES {
                 return Err(Failure::new(format!("`{pattern}` names more than {MOST_FILES} files"))
                     .hint("name the newest alone, or keep fewer"));

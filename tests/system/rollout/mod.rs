@@ -6,6 +6,7 @@ mod killed;
 mod logs;
 mod observed;
 mod place;
+mod programs;
 mod ways;
 
 use crate::balance::ledger::{Client, Load, summary};
