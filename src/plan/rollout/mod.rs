@@ -269,6 +269,10 @@ impl<'p> Planner<'_, 'p> {
                 for step in &mut steps {
                     let state = if matches!(way, Way::Out) { "drained" } else { "ready" };
                     step.args.insert("state".to_owned(), Arg::Ready(Value::from(state)));
+                    // What is put back is as it was before: whoever was not well then is the balancer's to let in.
+                    if matches!(stage, RolloutPart::ReadyBack(_)) {
+                        step.args.insert("in_any_case".to_owned(), Arg::Ready(Value::Bool(true)));
+                    }
                 }
                 (*host, steps)
             };

@@ -143,11 +143,17 @@ impl HaProxy<'_> {
             }
             let found = seen(&server).shown;
             hands.progress(&format!("not yet: {found}"), None);
-            let kept = if server.draining() { "; it stays out of traffic" } else { "" };
-            limit.wait().await.map_err(|failure| {
-                let failure = failure.within(format!("HAProxy does not find {shown} well: {}{kept}", health(&server)));
-                failure.hint("look at the server itself; when it only needs longer to come up: `within = 2m`")
-            })?;
+            let Err(failure) = limit.wait().await else { continue };
+            let kept = match (server.draining(), self.backend.in_any_case) {
+                (true, true) => {
+                    hands.haproxy_order(self.socket, &server, Order::Ready).await?;
+                    "; it comes into traffic when HAProxy does"
+                }
+                (true, false) => "; it stays out of traffic",
+                (false, _) => "",
+            };
+            let failure = failure.within(format!("HAProxy does not find {shown} well: {}{kept}", health(&server)));
+            return Err(failure.hint("look at the server itself; when it only needs longer to come up: `within = 2m`"));
         }
     }
 }

@@ -81,6 +81,9 @@ crate::kind! {
         even_last: bool = false,
         /// Whether `ready` takes it out of a maintenance that somebody has put it into.
         adopt: bool = false,
+        /// Whether HAProxy is told `ready` also when it does not find the server well in time: it lets it in when it does. The task fails
+        /// all the same. A rollout says so of nodes that it has put back.
+        in_any_case: bool = false,
         /// How nginx tests its configuration: `["nginx", "-t"]` when not given.
         test: Option<Vec<String>>,
         /// How nginx reads it again: `["nginx", "-s", "reload"]` when not given.
