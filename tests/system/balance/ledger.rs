@@ -14,6 +14,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// How long half of a slow body is held back.
 const SLOW: Duration = Duration::from_millis(400);
 
+/// How many pieces an upload has, and their length in bytes.
+const UPLOAD: (usize, usize) = (64, 128 * 1024);
+
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(60);
 
@@ -33,6 +36,7 @@ impl Row {
         match self.client {
             Client::KeepAlive | Client::Once | Client::Bound => "GET",
             Client::SlowPost | Client::SlowPostKeepAlive => "POST",
+            Client::Upload => "upload",
         }
     }
 }
@@ -54,6 +58,8 @@ pub enum Client {
     SlowPost,
     /// The same over one connection.
     SlowPostKeepAlive,
+    /// Posts a body of some MiB that comes for a second.
+    Upload,
     /// As `Once`, with a cookie that binds it to web1.
     Bound,
 }
@@ -163,6 +169,15 @@ fn ask(client: Client, id: u64, address: &str, kept: &mut Option<BufReader<TcpSt
             stream.get_mut().write_all(&[b'x'; 1000])?;
             std::thread::sleep(SLOW);
             stream.get_mut().write_all(&[b'x'; 1000])?;
+        }
+        Client::Upload => {
+            let head = format!("POST {head}Content-Length: {}\r\n\r\n", UPLOAD.0 * UPLOAD.1);
+            stream.get_mut().write_all(head.as_bytes())?;
+            let piece = vec![b'x'; UPLOAD.1];
+            for _ in 0..UPLOAD.0 {
+                stream.get_mut().write_all(&piece)?;
+                std::thread::sleep(Duration::from_millis(15));
+            }
         }
     }
     let (status, goes_on) = answer(&mut stream)?;

@@ -12,14 +12,24 @@ mod ways;
 use crate::balance::ledger::{Client, Load, summary};
 use place::{NODES, Place};
 
-/// Clients that notice whatever goes wrong: kept connections, new ones, bodies that come slowly.
-const CLIENTS: [(Client, usize); 4] =
-    [(Client::KeepAlive, 2), (Client::Once, 2), (Client::SlowPost, 3), (Client::SlowPostKeepAlive, 1)];
+/// Clients that notice whatever goes wrong: kept connections, new ones, bodies that come slowly, large ones.
+const CLIENTS: [(Client, usize); 5] = [
+    (Client::KeepAlive, 2),
+    (Client::Once, 2),
+    (Client::SlowPost, 3),
+    (Client::SlowPostKeepAlive, 1),
+    (Client::Upload, 1),
+];
 
 /// Does something while clients ask through the balancer; no request of theirs may fail.
 #[track_caller]
 fn under_load<T>(place: &Place, what: &str, work: impl FnOnce() -> T) -> T {
-    let load = Load::start(std::process::id(), &place.front(), &CLIENTS);
+    asked_by(&CLIENTS, place, what, work)
+}
+
+#[track_caller]
+fn asked_by<T>(clients: &[(Client, usize)], place: &Place, what: &str, work: impl FnOnce() -> T) -> T {
+    let load = Load::start(std::process::id(), &place.front(), clients);
     std::thread::sleep(std::time::Duration::from_millis(500));
     let done = work();
     std::thread::sleep(std::time::Duration::from_millis(500));
