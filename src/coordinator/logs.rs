@@ -44,7 +44,8 @@ impl Logs {
         }
     }
 
-    /// A node fails when its share of server errors is further above that of all `others` together than it may be.
+    /// A node fails when its share of server errors is further above that of all `others` together than it may be, and than chance
+    /// explains.
     pub(super) fn judge(self, judged: Judged, batch: &[String], others: &[String]) -> Verdict {
         let served = |nodes: &[String]| {
             let found = nodes.iter().filter_map(|node| self.served.get(node));
@@ -74,14 +75,19 @@ impl Logs {
     }
 }
 
-/// Whether the share of errors of one is more than so many percent points above that of the others; those without a request have
-/// none. Reckoned in whole numbers: `e/r > f/s + w/100`.
+/// How many standard errors two shares must be apart: less is what chance does to two that are alike, once in a thousand times.
+const APART: f64 = 3.0;
+
+/// Whether the share of errors of one is more than so many percent points above that of the others, and not by chance (the test of two
+/// proportions with a common variance). Others without a request have no errors.
+#[expect(clippy::cast_precision_loss, reason = "a share of requests is not told to sixteen digits")]
 fn is_worse((requests, errors): (u64, u64), (others, their_errors): (u64, u64), worse: u32) -> bool {
-    let [requests, errors, others, their_errors, worse] =
-        [requests, errors, others.max(1), their_errors, worse.into()].map(u128::from);
-    // Numbers so large that a product does not fit come from no web server.
-    let times = |a: u128, b: u128, c: u128| a.saturating_mul(b).saturating_mul(c);
-    times(errors, others, 100) > times(their_errors, requests, 100).saturating_add(times(worse, requests, others))
+    let (n, m) = (requests.max(1) as f64, others.max(1) as f64);
+    let (own, theirs) = (errors as f64 / n, their_errors as f64 / m);
+    let all = (errors as f64 + their_errors as f64) / (n + m);
+    let error = (all * (1.0 - all).max(0.0) * (1.0 / n + 1.0 / m)).sqrt();
+    let by_chance = others > 0 && own - theirs <= APART * error;
+    own - theirs > f64::from(worse) / 100.0 && !by_chance
 }
 
 #[cfg(test)]
@@ -100,7 +106,7 @@ mod tests {
     #[test]
     fn a_node_that_is_worse_than_the_others_fails_and_one_that_is_as_bad_does_not() {
         let judged = Judged { worse: 1, at_least: 20 };
-        let verdict = logs(&[("a", 100, 3), ("b", 50, 1), ("c", 100, 0), ("d", 100, 2)]).judge(
+        let verdict = logs(&[("a", 100, 13), ("b", 50, 1), ("c", 100, 0), ("d", 100, 2)]).judge(
             judged,
             &names(&["a", "b"]),
             &names(&["c", "d"]),
@@ -109,7 +115,7 @@ mod tests {
         let news = RolloutNews::ServerErrors {
             node: "a".to_owned(),
             requests: 100,
-            errors: 3,
+            errors: 13,
             others_requests: 200,
             others_errors: 2,
         };
@@ -117,14 +123,17 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_compared_exactly() {
-        assert!(!is_worse((100, 1), (0, 0), 1));
-        assert!(is_worse((100, 2), (0, 0), 1));
-        assert!(is_worse((1000, 1), (1000, 0), 0));
-        assert!(!is_worse((1000, 0), (1000, 0), 0));
-        assert!(!is_worse((100, 50), (100, 50), 0));
-        assert!(is_worse((1 << 40, 1 << 40), (1 << 40, 0), 99));
-        assert!(!is_worse((u64::MAX, u64::MAX), (u64::MAX, u64::MAX), 100));
+    fn what_chance_does_is_not_held_against_a_node() {
+        // One node of 145 requests beside others of which most fail as well.
+        assert!(!is_worse((145, 94), (731, 430), 5));
+        assert!(is_worse((1450, 940), (7310, 4300), 5));
+        // Where nobody else has any, one in twenty is one too many.
+        assert!(is_worse((20, 1), (700, 0), 1));
+        assert!(!is_worse((1000, 1), (1000, 0), 0));
+        assert!(!is_worse((100, 50), (100, 50), 0) && !is_worse((100, 0), (100, 50), 0));
+        // With nobody to compare with only the share counts.
+        assert!(!is_worse((100, 1), (0, 0), 1) && is_worse((100, 2), (0, 0), 1));
+        assert!(is_worse((u64::MAX, u64::MAX), (u64::MAX, 0), 99) && !is_worse((0, 0), (0, 0), 0));
     }
 
     #[test]
