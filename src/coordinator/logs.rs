@@ -20,6 +20,8 @@ pub(super) struct Logs {
 pub(super) struct Verdict {
     pub(super) failed: BTreeSet<String>,
     pub(super) news: Vec<RolloutNews>,
+    /// What the others served: requests, and errors.
+    pub(super) others: (u64, u64),
 }
 
 impl Logs {
@@ -45,14 +47,15 @@ impl Logs {
     }
 
     /// A node fails when its share of server errors is further above that of all `others` together than it may be, and than chance
-    /// explains.
-    pub(super) fn judge(self, judged: Judged, batch: &[String], others: &[String]) -> Verdict {
+    /// explains. Where there are no others any more, what they had `before` stands for them.
+    pub(super) fn judge(self, judged: Judged, batch: &[String], others: &[String], before: (u64, u64)) -> Verdict {
         let served = |nodes: &[String]| {
             let found = nodes.iter().filter_map(|node| self.served.get(node));
             found.fold((0, 0), |sum: (u64, u64), served| (sum.0 + served.0, sum.1 + served.1))
         };
-        let (others_requests, others_errors) = served(others);
-        let (mut verdict, mut few) = (Verdict::default(), Vec::new());
+        let (others_requests, others_errors) = if others.is_empty() { before } else { served(others) };
+        let mut verdict = Verdict { others: (others_requests, others_errors), ..Verdict::default() };
+        let mut few = Vec::new();
         for node in batch {
             if let Some(why) = self.unread.get(node) {
                 verdict.failed.insert(node.clone());
@@ -110,6 +113,7 @@ mod tests {
             judged,
             &names(&["a", "b"]),
             &names(&["c", "d"]),
+            (0, 0),
         );
         assert_eq!(verdict.failed, BTreeSet::from(["a".to_owned()]));
         let news = RolloutNews::ServerErrors {
@@ -120,6 +124,12 @@ mod tests {
             others_errors: 2,
         };
         assert_eq!(verdict.news, [news]);
+        assert_eq!(verdict.others, (200, 2));
+        // The last batch is judged by what its nodes had as long as they were the others.
+        for (before, fails) in [((0, 0), true), ((200, 20), false)] {
+            let verdict = logs(&[("c", 100, 9)]).judge(judged, &names(&["c"]), &[], before);
+            assert_eq!(!verdict.failed.is_empty(), fails, "{before:?}");
+        }
     }
 
     #[test]
@@ -141,7 +151,7 @@ mod tests {
         let mut logs = logs(&[("a", 19, 19)]);
         let unread = Map::from([("unread".to_owned(), Value::from("no such folder"))]);
         logs.hear(&Map::from([("served".to_owned(), Value::Map(Map::from([("b".to_owned(), Value::Map(unread))])))]));
-        let verdict = logs.judge(Judged { worse: 0, at_least: 20 }, &names(&["a", "b", "c"]), &[]);
+        let verdict = logs.judge(Judged { worse: 0, at_least: 20 }, &names(&["a", "b", "c"]), &[], (0, 0));
         assert_eq!(verdict.failed, BTreeSet::from(["b".to_owned()]));
         let unread = RolloutNews::LogUnread { node: "b".to_owned(), why: "no such folder".to_owned() };
         let few = RolloutNews::FewRequests { nodes: names(&["a"]), at_least: 20 };

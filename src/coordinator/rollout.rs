@@ -66,6 +66,8 @@ pub(super) struct Rollout {
     touched: BTreeSet<usize>,
     /// What access logs say of the while that the current batch settles.
     logs: Logs,
+    /// What the nodes that were not changed yet served while the last batch settled: requests, and errors.
+    others: (u64, u64),
     news: Vec<RolloutNews>,
 }
 
@@ -89,6 +91,7 @@ impl Rollout {
             halted: BTreeSet::new(),
             touched,
             logs: Logs::default(),
+            others: (0, 0),
             news: Vec::new(),
             info,
         }
@@ -310,7 +313,8 @@ impl Rollout {
         };
         let (_, from) = self.info.batches.split_at(batch.min(self.info.batches.len()));
         let Some((own, later)) = from.split_first() else { return BTreeSet::new() };
-        let verdict = logs.judge(judged, &of(std::slice::from_ref(own)), &of(later));
+        let verdict = logs.judge(judged, &of(std::slice::from_ref(own)), &of(later), self.others);
+        self.others = verdict.others;
         self.news.extend(verdict.news);
         verdict.failed
     }
