@@ -48,10 +48,11 @@ pub(super) fn of_targets(targets: &[Target]) -> String {
 pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
     let all = |nodes: &[String]| names(nodes.iter().map(String::as_str));
     let nodes = |number: u32| count(number, "node");
+    let have = |number: u32| if number == 1 { "has" } else { "have" };
     let budget = |budget: u32| if budget == 0 { "none may".to_owned() } else { format!("{budget} may") };
     match news {
         RolloutNews::Nothing { nodes: number } => {
-            (format!("nothing to roll out: {} have it", nodes(*number)), Paint::Good)
+            (format!("nothing to roll out: {} {} it", nodes(*number), have(*number)), Paint::Good)
         }
         RolloutNews::Begins { nodes: number, of, batches } => {
             let largest = batches.iter().max().copied().unwrap_or(0);
@@ -96,7 +97,11 @@ pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
             (format!("{} failed, {}: putting {} back", all(failed), budget(*most), nodes(*number)), Paint::Bad)
         }
         RolloutNews::Halted { nodes: number } => (
-            format!("HALTED by a person: {} have what is new; `fanli rollout resume` goes on", nodes(*number)),
+            format!(
+                "HALTED by a person: {} {} what is new; `fanli rollout resume` goes on",
+                nodes(*number),
+                have(*number)
+            ),
             Paint::Bad,
         ),
         RolloutNews::PutBack { nodes: number } => {

@@ -13,21 +13,6 @@ vars {
   memory = 128MiB
 }
 
-hosts docker {
-  host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
-  host "LAB2" { address = NET.0.2  config = "SSH_CONFIG" }
-}
-
-hosts balancers {
-  host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
-}
-
-network "lan" {
-  mode   = macvlan
-  parent = "eth0"
-  subnet = NET.0.0/16
-}
-
 nodes web {
   addresses = [NET.8.11, NET.8.12, NET.8.13, NET.8.14, NET.8.15, NET.8.16]
   on        = hosts.docker

@@ -28,13 +28,8 @@ pub struct Site {
 /// Nothing here hides a mistake of a rollout.
 pub const STRICT: Site = Site { lab: "frt", net: "10.86", retries: "retries 0", stop: "WINCH" };
 
-const PLAYBOOK: &str = r#"
-vars {
-  word  = "one"
-  extra = ""
-  ping  = "/"
-}
-
+/// What every playbook of a place begins with.
+const HOSTS: &str = r#"
 hosts docker {
   host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
   host "LAB2" { address = NET.0.2  config = "SSH_CONFIG" }
@@ -48,6 +43,14 @@ network "lan" {
   mode   = macvlan
   parent = "eth0"
   subnet = NET.0.0/16
+}
+"#;
+
+const PLAYBOOK: &str = r#"
+vars {
+  word  = "one"
+  extra = ""
+  ping  = "/"
 }
 
 nodes web {
@@ -230,9 +233,10 @@ impl Place {
         place
     }
 
-    /// Writes a playbook in which `LAB`, `NET` and `SSH_CONFIG` stand for this place's own.
+    /// Writes a playbook behind hosts, balancers and network; `LAB`, `NET` and `SSH_CONFIG` stand for this place's own.
     pub fn playbook(&self, text: &str) {
         let Site { lab, net, .. } = self.site;
+        let text = format!("{HOSTS}{text}");
         self.write("web.fp", &text.replace("LAB", lab).replace("NET", net).replace("SSH_CONFIG", &self.config()));
     }
 

@@ -10,17 +10,6 @@ vars {
   extra = ""
 }
 
-hosts docker {
-  host "LAB1" { address = NET.0.1  config = "SSH_CONFIG" }
-  host "LAB2" { address = NET.0.2  config = "SSH_CONFIG" }
-}
-
-network "lan" {
-  mode   = macvlan
-  parent = "eth0"
-  subnet = NET.0.0/16
-}
-
 nodes nginx {
   addresses = [NET.8.11, NET.8.12]
   on        = hosts.docker
@@ -57,10 +46,8 @@ rollout "PROGRAM" on nodes.PROGRAM batch [1, 100%] {
     }
   }
 
-  drain on hosts.docker {
-    when host.name == "LAB1" {
-      backend node.name { haproxy = "/run/haproxy.sock"  pool = "web" }
-    }
+  drain on hosts.balancers {
+    backend node.name { haproxy = "/run/haproxy.sock"  pool = "web" }
   }
 
   reload {
