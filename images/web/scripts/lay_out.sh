@@ -12,6 +12,8 @@ ln -sfn /usr/lib/apache2/modules $apache/modules
 ln -sfn "$(basename /usr/lib/apache2/modules/libphp*.so)" /usr/lib/apache2/modules/mod_php.so
 # Apache and `apachectl -t` without further words take the mounted configuration: the generation that is current.
 ln -sfn $apache/conf/current/httpd.conf /etc/apache2/apache2.conf
+# /run is empty whenever a node starts: `apachectl` finds there what it needs.
+echo 'export APACHE_RUN_DIR=/run APACHE_LOCK_DIR=/run APACHE_PID_FILE=/run/httpd.pid' >> /etc/apache2/envvars
 
 # cronolog, which cuts the access logs by the hour.
 ln -sfn "$(command -v cronolog)" /usr/local/sbin/cronolog

@@ -27,7 +27,10 @@ fn kill(place: &Place, whom: u64, chance: &mut Chance, controller: u32) -> Strin
             "the controller".to_owned()
         }
         1 => {
-            place.try_on(host, "pkill -9 -f 'fanli[^ ]* helper|/proc/self/fd/[0-9]+ helper| helper --state-dir'");
+            // All hosts of this machine share their process numbers.
+            let own = "[ /proc/$pid/ns/net -ef /proc/self/ns/net ] && kill -9 $pid";
+            let helpers = "pgrep -f 'fanli[^ ]* helper|/proc/self/fd/[0-9]+ helper| helper --state-dir'";
+            place.try_on(host, &format!("for pid in $({helpers}); do {own}; done"));
             format!("the helper of frt{host}")
         }
         2 => {

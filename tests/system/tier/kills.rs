@@ -71,8 +71,10 @@ fn kill(victim: Victim, controller: u32, host: &str) -> bool {
         Victim::Controller => output("kill", &["-9", &controller.to_string()]).status.success(),
         Victim::Ssh => masters(controller).first().is_some_and(|pid| output("kill", &["-9", pid]).status.success()),
         Victim::Helper => {
-            let killed =
-                on(host, "pgrep -f '^/proc/self/fd/9 helper' | xargs -r kill -9 2>/dev/null && echo killed || true");
+            let killed = on(
+                host,
+                "for pid in $(pgrep -f '^/proc/self/fd/9 helper'); do [ /proc/$pid/ns/net -ef /proc/self/ns/net ] && kill -9 $pid && echo killed; done || true",
+            );
             killed.contains("killed")
         }
     }
