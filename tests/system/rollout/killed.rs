@@ -29,7 +29,7 @@ fn kill(place: &Place, whom: u64, chance: &mut Chance, controller: u32) -> Strin
         1 => {
             // All hosts of this machine share their process numbers.
             let own = "[ /proc/$pid/ns/net -ef /proc/self/ns/net ] && kill -9 $pid";
-            let helpers = "pgrep -f 'fanli[^ ]* helper|/proc/self/fd/[0-9]+ helper| helper --state-dir'";
+            let helpers = "pgrep -f 'fanli[^ ]* helper|/proc/self/fd/[0-9]+ helper| helpe[r] --state-dir'";
             place.try_on(host, &format!("for pid in $({helpers}); do {own}; done"));
             format!("the helper of frt{host}")
         }
