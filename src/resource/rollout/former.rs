@@ -221,8 +221,11 @@ impl Former {
     async fn make_again(&self, before: &Snapshot, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
         let name = &self.container;
         let found = docker.container(name).await?;
+        let grace = Duration::from_secs(before.stop_timeout);
         if found.as_ref().map(identity).as_ref() == Some(&before.identity) {
             if before.running {
+                // Docker may still be stopping it for a run that was killed: it would run now, and not a second later.
+                docker.stop(name, grace).await?;
                 docker.start(name).await?;
             }
         } else {
@@ -234,7 +237,7 @@ impl Former {
             }
             let mut request = before.request()?;
             check_mounts(&mut request, hands).await?;
-            let place = ContainerPlace { name, run: before.running, grace: Duration::from_secs(before.stop_timeout) };
+            let place = ContainerPlace { name, run: before.running, grace };
             place.take(found.as_ref(), request, docker, hands).await?;
             if let Some(found) = &found {
                 docker.remove(&found.id).await?;
