@@ -177,13 +177,7 @@ impl Rollout {
         let half_back = self.way == Way::Stopped
             && matches!(part, RolloutPart::ReadyBack(_))
             && members.iter().any(|node| self.not_back.contains(node));
-        let right_way = if half_back {
-            true
-        } else if back {
-            self.way == Way::Back
-        } else {
-            self.way == Way::Forward
-        };
+        let right_way = half_back || self.way == if back { Way::Back } else { Way::Forward };
         if !right_way || (back && !self.touched.contains(&batch)) {
             return Decision::Skip;
         }
@@ -307,13 +301,11 @@ impl Rollout {
     fn judged(&mut self, batch: usize) -> BTreeSet<String> {
         let logs = std::mem::take(&mut self.logs);
         let Some(judged) = self.info.judged.filter(|_| !self.check) else { return BTreeSet::new() };
-        let of = |batches: &[Vec<String>]| -> Vec<String> {
-            let settled = |node: &&String| self.needing.contains(*node) && !self.resting.contains(*node);
-            batches.iter().flatten().filter(settled).cloned().collect()
-        };
-        let (_, from) = self.info.batches.split_at(batch.min(self.info.batches.len()));
-        let Some((own, later)) = from.split_first() else { return BTreeSet::new() };
-        let verdict = logs.judge(judged, &of(std::slice::from_ref(own)), &of(later), self.others);
+        let settled = |node: &&String| self.needing.contains(*node) && !self.resting.contains(*node);
+        let batches = &self.info.batches;
+        let own: Vec<String> = batches.get(batch).into_iter().flatten().filter(settled).cloned().collect();
+        let later: Vec<String> = batches.iter().skip(batch + 1).flatten().filter(settled).cloned().collect();
+        let verdict = logs.judge(judged, &own, &later, self.others);
         self.others = verdict.others;
         self.news.extend(verdict.news);
         verdict.failed

@@ -77,22 +77,19 @@ impl Stages {
                 if step.kind == STANDING || step.kind == FORMER && self.puts_back() =>
             {
                 let told = !matches!(outcome, Outcome::Failed(..));
-                let rollout = self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play));
-                if let Some(rollout) = rollout.filter(|_| told) {
+                if let Some(rollout) = self.current_rollout().filter(|_| told) {
                     rollout.standing(&step.target, output);
                 }
             }
             EventKind::StepFinished { step, output, .. } if step.kind == SETTLE => {
-                let rollout = self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play));
-                if let Some(rollout) = rollout {
+                if let Some(rollout) = self.current_rollout() {
                     rollout.served(output);
                 }
             }
             EventKind::StepFinished { step, outcome: Outcome::Failed(failure, _), .. }
                 if failure.facts.contains_key(HALTED) =>
             {
-                let rollout = self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play));
-                if let Some(rollout) = rollout {
+                if let Some(rollout) = self.current_rollout() {
                     rollout.halted(&step.target);
                 }
             }
@@ -112,6 +109,11 @@ impl Stages {
             }
             _ => {}
         }
+    }
+
+    /// The rollout that the stage that runs belongs to.
+    fn current_rollout(&mut self) -> Option<&mut Rollout> {
+        self.current.as_ref().and_then(|current| self.rollouts.get_mut(&current.play))
     }
 
     /// Whether the stage that runs puts nodes back.
