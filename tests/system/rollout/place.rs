@@ -146,11 +146,13 @@ Header always set X-Word "{{ word }}"
 Include /conf/generations/{{ generation }}/more.conf
 "#;
 
-const SUPERVISOR: &str = "[supervisord]\nnodaemon = true\nuser = root\npidfile = /run/supervisord.pid\n\
+/// Supervisor itself, with the socket that it is asked over.
+pub const SUPERVISORD: &str = "[supervisord]\nnodaemon = true\nuser = root\npidfile = /run/supervisord.pid\n\
     logfile = /run/supervisord.log\n[unix_http_server]\nfile = /run/supervisor.sock\nchmod = 0700\n\
     [rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n\
-    [supervisorctl]\nserverurl = unix:///run/supervisor.sock\n\
-    [program:apache2]\ncommand = /usr/sbin/apache2 -f /conf/current/httpd.conf -D FOREGROUND\nstartsecs = 1\n\
+    [supervisorctl]\nserverurl = unix:///run/supervisor.sock\n";
+
+const APACHE: &str = "[program:apache2]\ncommand = /usr/sbin/apache2 -f /conf/current/httpd.conf -D FOREGROUND\nstartsecs = 1\n\
     stopsignal = STOP\nredirect_stderr = true\nstdout_logfile = /run/apache.out\nstdout_logfile_maxbytes = 0\n";
 
 pub struct Place {
@@ -255,7 +257,7 @@ impl Place {
 
     /// Supervisor's configuration for every node, as it is read at its next start or update.
     pub fn supervisor(&self, stop: &str) {
-        let text = SUPERVISOR.replace("STOP", stop);
+        let text = format!("{SUPERVISORD}{}", APACHE.replace("STOP", stop));
         for host in [1, 2] {
             self.on(host, &format!("cat > /data/super/supervisord.conf <<'END'\n{text}\nEND"));
         }
@@ -334,9 +336,14 @@ impl Place {
 
     /// Waits until the balancer sends to every node.
     pub fn all_up(&self) {
-        wait_for("every node is up", || {
+        self.up(NODES.len());
+    }
+
+    /// Waits until it sends to so many.
+    pub fn up(&self, nodes: usize) {
+        wait_for(&format!("{nodes} nodes are up"), || {
             let said = get(&self.stats(), "/;csv");
-            (said.lines().filter(|line| line.starts_with("web,") && line.contains(",UP,")).count() == NODES.len() + 1)
+            (said.lines().filter(|line| line.starts_with("web,") && line.contains(",UP,")).count() == nodes + 1)
                 .then_some(())
         });
     }

@@ -1,8 +1,7 @@
 //! The same rollout serves other programs: nginx and HAProxy as what the nodes run.
 
-use super::place::{NODES, Place, STRICT, get};
+use super::place::{NODES, Place, STRICT, SUPERVISORD, get};
 use super::{CLIENTS, asked_by};
-use crate::supervised::wait_for;
 
 const HEAD: &str = r#"
 vars {
@@ -83,11 +82,8 @@ play "nodes of PROGRAM" on nodes.PROGRAM {
 }
 "#;
 
-const SUPERVISOR: &str = "[supervisord]\nnodaemon = true\nuser = root\npidfile = /run/supervisord.pid\n\
-    logfile = /run/supervisord.log\n[unix_http_server]\nfile = /run/supervisor.sock\nchmod = 0700\n\
-    [rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n\
-    [supervisorctl]\nserverurl = unix:///run/supervisor.sock\n\
-    [program:PROGRAM]\ncommand = COMMAND\nstartsecs = 1\nredirect_stderr = true\nstdout_logfile = /run/out\n";
+const SUPERVISED: &str =
+    "[program:PROGRAM]\ncommand = COMMAND\nstartsecs = 1\nredirect_stderr = true\nstdout_logfile = /run/out\n";
 
 /// It reads whole bodies before it answers, as a proxy does.
 const NGINX: &str = r#"user www-data;
@@ -175,7 +171,7 @@ impl Runs {
     /// What supervisor runs: the words of `start`, each in quotes.
     fn supervisor(&self) -> String {
         let command = self.start.trim_matches(['[', ']']).replace("\", \"", "\" \"");
-        SUPERVISOR.replace("PROGRAM", self.program).replace("COMMAND", &command)
+        format!("{SUPERVISORD}{}", SUPERVISED.replace("PROGRAM", self.program).replace("COMMAND", &command))
     }
 
     /// The processes that supervisor has started: it is reloaded, not started anew.
@@ -222,10 +218,7 @@ fn nginx_and_haproxy_are_rolled_out_as_apache_is() {
     }
     place.play(&[]).good();
     place.play(&[]).nothing_done();
-    wait_for("four nodes are up", || {
-        let said = get(&place.stats(), "/;csv");
-        (said.lines().filter(|line| line.starts_with("web,") && line.contains(",UP,")).count() == 5).then_some(())
-    });
+    place.up(4);
     // HAProxy as a server answers before it has read a large body.
     let clients = &CLIENTS[..4];
     let pids: Vec<_> = PROGRAMS.iter().map(|runs| runs.pids(&place)).collect();
