@@ -83,20 +83,35 @@ pub(super) async fn load(settings: &Settings, id: &Id) -> Result<(String, Births
     Ok(done)
 }
 
-/// Starts what supervisor has given up on; who the processes are then, or `None` when there was nothing to do.
-pub(super) async fn heal(settings: &Settings) -> Result<Option<Births>, Failure> {
-    let How::Program(name, _, socket) = &settings.how else { return Ok(None) };
+/// What was done about a program that was down.
+pub(super) struct Healed {
+    /// Who its processes are then, where supervisor had given it up.
+    pub(super) started: Option<Births>,
+    /// How many processes that it had left behind were ended.
+    pub(super) ended: usize,
+}
+
+/// Ends what a program that is down has left behind, and starts it where supervisor has given it up.
+pub(super) async fn heal(settings: &Settings) -> Result<Healed, Failure> {
+    let How::Program(name, _, socket) = &settings.how else { return Ok(Healed { started: None, ended: 0 }) };
     let supervisor = SupervisorHands::own(socket)?;
     let found = supervisor.program(name).await?;
-    if !found.iter().any(|process| process.state == ProcessState::Fatal) {
-        return Ok(None);
+    let given_up = found.iter().any(|process| process.state == ProcessState::Fatal);
+    if given_up {
+        validate(settings).await?;
     }
-    validate(settings).await?;
+    let mut ended = 0;
+    for process in &found {
+        ended += supervisor.end_leftovers(process).await?;
+    }
+    if !given_up {
+        return Ok(Healed { started: None, ended });
+    }
     for process in found.iter().filter(|process| process.state == ProcessState::Fatal) {
         supervisor.start(&process.full_name()).await?;
     }
     let up = supervisor.bring_up(name, patience(settings)).await?;
-    Ok(Some(births_of(&up)))
+    Ok(Healed { started: Some(births_of(&up)), ended })
 }
 
 /// Whether the program itself says that it has this generation. No answer is no proof.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::act;
+use super::act::{self, Healed};
 use super::status::Status;
 use super::tree::{Id, Tree};
 use super::{Settings, clock, now, one_line};
@@ -328,9 +328,12 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
             return false;
         }
         match act::heal(&self.settings).await {
-            Ok(healed) => {
+            Ok(Healed { started, ended }) => {
                 let mut births = births;
-                if let Some(started) = healed {
+                if ended > 0 {
+                    self.note(&format!("{ended} processes that the program had left behind were ended"));
+                }
+                if let Some(started) = started {
                     self.status.reloads += 1;
                     self.note("the program was down for good, and has been started again");
                     self.loaded(tree, started.clone());

@@ -7,14 +7,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 
-use super::procfs::{namespace, open_ones, pids};
+use super::procfs::{Stat, namespace, open_ones, pids, send};
 use super::sockets::listening;
 use super::{Actuator, Probe};
-use crate::failure::{Context as _, Failure};
+use crate::failure::Failure;
 
 /// The kernel counts the start of a process in hundredths of a second for its readers (`USER_HZ`, on all that fanli runs on), and
 /// cuts the rest off.
@@ -95,21 +94,8 @@ impl Actuator {
     /// # Errors
     /// It cannot be signalled.
     pub fn end_process(&self, process: &Process) -> Result<(), Failure> {
-        let failed = || format!("cannot end process {}", process.pid);
-        let Some(pid) = Pid::from_raw(process.pid.cast_signed()) else { return Ok(()) };
-        // Held by a descriptor first, so that the number cannot become another's in between.
-        let held = match pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => return Ok(()),
-            held => held.with_context(failed)?,
-        };
         let same = |now: &Process| now.program == process.program && now.started.abs_diff(process.started) < TICK;
-        if !self::process(process.pid).is_some_and(|now| same(&now)) {
-            return Ok(());
-        }
-        match pidfd_send_signal(&held, Signal::TERM) {
-            Err(Errno::SRCH) => Ok(()),
-            sent => sent.with_context(failed),
-        }
+        send(process.pid, Signal::TERM, || self::process(process.pid).is_some_and(|now| same(&now)))
     }
 }
 
@@ -146,7 +132,7 @@ pub fn workers(all: &[Process], listeners: &[Process]) -> Vec<Process> {
 }
 
 fn process(pid: u32) -> Option<Process> {
-    let (parent, name, ticks) = read_stat(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)?;
+    let Stat { parent, name, ticks, .. } = Stat::read(pid)?;
     let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     // An upgrade replaces the file of a running program.
     let shown = program.to_string_lossy();
@@ -162,34 +148,15 @@ fn now(clock: ClockId) -> Option<Duration> {
     Some(Duration::new(u64::try_from(time.tv_sec).ok()?, u32::try_from(time.tv_nsec).ok()?))
 }
 
-/// Parent, name and start of a living process: `PID (NAME) STATE PARENT …`, the start in field 22. The name may hold anything.
-fn read_stat(text: &str) -> Option<(u32, String, u64)> {
-    let (first, rest) = text.rsplit_once(')')?;
-    let (_, name) = first.split_once('(')?;
-    let mut words = rest.split_whitespace();
-    if matches!(words.next()?, "Z" | "X") {
-        return None;
-    }
-    Some((words.next()?.parse().ok()?, name.to_owned(), words.nth(17)?.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::{Process, read_stat, workers};
+    use super::{Process, workers};
 
     fn process(pid: u32, parent: u32, program: &str, started: u64) -> Process {
         let started = Duration::from_millis(started);
         Process { pid, parent, name: program.to_owned(), program: program.into(), started }
-    }
-
-    #[test]
-    fn stat_lines() {
-        let line = "12 (a) b) S 7 12 12 0 -1 4194560 100 0 0 0 1 2 0 0 20 0 1 0 98765 1000 1";
-        assert_eq!(read_stat(line), Some((7, "a) b".to_owned(), 98765)));
-        assert_eq!(read_stat(&line.replace(") S", ") Z")), None);
-        assert_eq!(read_stat("12 (a"), None);
     }
 
     #[test]

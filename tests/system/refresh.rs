@@ -10,8 +10,9 @@ use crate::supervised::{Cell, apache, httpd_conf, lay_out, program, wait_for};
 
 /// fanli as a program of supervisor; its backstop is so slow that no test is helped by it unless it says so.
 pub fn refresher(conf: &str, more: &str) -> String {
+    let every = if more.contains("--every") { "" } else { "--every 1h" };
     let command = format!(
-        "{} refresh {conf} --program apache2 --state /run/refresh.json --keep /run/keep --every 1h {more}",
+        "{} refresh {conf} --program apache2 --state /run/refresh.json --keep /run/keep {every} {more}",
         env!("CARGO_BIN_EXE_fanli")
     );
     program("refresh", &command, "")
@@ -151,6 +152,26 @@ fn what_supervisor_gave_up_on_is_started_again_once_the_configuration_is_good() 
 }
 
 /// Generations, and the link that names one.
+#[test]
+fn a_server_whose_first_process_was_killed_is_back_by_itself() {
+    let cell = plain("--every 1s");
+    cell.serves("one");
+    cell.settles();
+    cell.is("apache2", "RUNNING");
+    let before = (cell.told("apache2").1, cell.told("other"));
+    cell.sh("kill -9 $(cat /run/apache.pid)");
+    cell.says("processes that the program had left behind were ended");
+    wait_for("another one is up", || {
+        let (state, pid) = cell.told("apache2");
+        (state == "RUNNING" && pid != before.0).then_some(())
+    });
+    cell.serves("one");
+    cell.settles();
+    let left = cell.sh("pgrep -P 1 -u www-data -c apache2 || true").stdout;
+    assert_eq!(String::from_utf8_lossy(&left).trim(), "0");
+    assert_eq!(cell.told("other"), before.1);
+}
+
 fn generation(cell: &std::path::Path, id: &str) {
     let place = cell.join("conf/generations").join(id);
     fs::create_dir_all(&place).unwrap();

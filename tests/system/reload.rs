@@ -156,6 +156,72 @@ fn a_program_in_a_container_is_kept_and_reloaded() {
 }
 
 #[test]
+fn a_server_that_was_killed_leaves_nothing_in_its_own_way() {
+    let hosts = Hosts::start("rk", 1);
+    let host = &hosts.hosts[0];
+    let drive = host.drive();
+    let dir = tempfile::Builder::new().prefix("frl").tempdir_in("/tmp").unwrap();
+    let dir = dir.path();
+    lay_out(dir);
+    std::fs::write(dir.join("conf/httpd.conf"), httpd_conf("one")).unwrap();
+    let programs = |name: &str, text: &str| std::fs::write(dir.join("programs").join(name), text).unwrap();
+    programs("apache2.conf", &apache("/mnt/frl/conf/httpd.conf", "startretries = 2\n"));
+    programs("other.conf", &program("other", "/bin/sleep 100000", ""));
+    container(host, dir, "frl-a");
+    let up = || {
+        serves(host, "frl-a", "one");
+        wait_for("it is up", || told(host, "frl-a", "apache2").contains("RUNNING").then_some(()));
+    };
+    up();
+    // In a group that has lost its leader, too, but a person's.
+    host.must("docker exec -d frl-a sh -c 'sleep 200001 & exec sleep 1'");
+    let others = || (told(host, "frl-a", "other"), host.must("docker exec frl-a pgrep -f '^sleep 200001'"));
+    let before = others();
+    let killed = || {
+        host.must("docker exec frl-a sh -c 'kill -9 $(cat /run/apache.pid)'");
+        // Its workers go on, and hold the port.
+        serves(host, "frl-a", "one");
+    };
+    let given_up = || wait_for("it is given up", || told(host, "frl-a", "apache2").contains("FATAL").then_some(()));
+    let left = || host.must("docker exec frl-a sh -c 'pgrep -P 1 -u www-data -c apache2 || :'");
+    let text = |name: &'static str, value: &str| (name, Value::from(value));
+    let kept =
+        |state: &str| task("program", [text("name", "apache2"), text("container", "frl-a"), text("state", state)]);
+    let reloaded = || {
+        let done = drive.one(&reload(&[text("supervisor", "apache2")]));
+        assert!(done.failure.is_none(), "{:?}", done.failure);
+        done.output["did"].clone()
+    };
+
+    killed();
+    given_up();
+    assert_ne!(left(), "0");
+    assert_eq!(drive.one(&kept("running")).fields(), ["state"]);
+    up();
+    assert_eq!(left(), "0");
+    drive.one(&kept("running")).no_change();
+
+    killed();
+    given_up();
+    assert_eq!(reloaded(), Value::from("started"));
+    up();
+    assert_eq!(left(), "0");
+
+    // While supervisor still tries.
+    killed();
+    wait_for("it is tried", || told(host, "frl-a", "apache2").contains("BACKOFF").then_some(()));
+    reloaded();
+    up();
+    assert_eq!(left(), "0");
+
+    killed();
+    wait_for("it is tried", || told(host, "frl-a", "apache2").contains("BACKOFF").then_some(()));
+    drive.one(&kept("stopped"));
+    assert_eq!(host.must("docker exec frl-a sh -c 'pgrep -c apache2 || :'"), "0");
+    assert_eq!(others(), before, "somebody else's process was touched");
+}
+
+#[test]
 fn a_socket_that_a_container_planted_is_not_trusted() {
     let hosts = Hosts::start("rp", 1);
     let host = &hosts.hosts[0];

@@ -32,7 +32,8 @@ crate::kind! {
     /// touched, and only when it differs: it is then stopped, forgotten and taken in anew, which starts it when its
     /// `autostart` says so. All programs of a `[group:…]` are one to supervisor, and change together.
     ///
-    /// A program that is down by its own fault (`fatal`, `exited`) is started again, and awaited through its `startsecs`.
+    /// A program that is down by its own fault (`fatal`, `exited`) is started again, and awaited through its `startsecs`. Processes that
+    /// it left behind, such as the workers of a server that was killed, are ended first: they hold its port.
     pub struct Program = "program" {
         /// The program, or its group, or `group:name`.
         name: String,

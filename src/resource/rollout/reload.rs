@@ -25,8 +25,8 @@ crate::kind! {
     /// In one of three ways:
     ///
     /// - `supervisor = "apache2"`: the program of that name, through supervisor's socket in the container. Where supervisor's own
-    ///   files changed for it, it is taken in anew; where it is down by its own fault (`fatal`, `exited`), it is started;
-    ///   else it gets the `signal`. No other program is touched. Then it is awaited: up through its `startsecs`, and steady.
+    ///   files changed for it, it is taken in anew; where it is down by its own fault (`fatal`, `exited`), it is started,
+    ///   once what it left behind is ended; else it gets the `signal`. No other program is touched. Then it is awaited: up through its `startsecs`, and steady.
     /// - `signal = "HUP"`: to the container's first process.
     /// - `command = ["nginx", "-s", "reload"]`: run in the container.
     ///

@@ -3,6 +3,7 @@
 //! The unix socket alone: its XML-RPC over TCP was remote code execution once (Supervisor/supervisor#964). A connection for
 //! each call, so that a supervisor that was restarted is found again.
 
+mod leftovers;
 mod program;
 mod xml;
 
@@ -48,6 +49,8 @@ pub struct Supervisor {
     socket: OwnedFd,
     /// Whose it is, in messages.
     name: String,
+    /// A process of its container, as fanli sees it; `None` where fanli itself is one.
+    process: Option<u32>,
 }
 
 /// A supervisor to change.
@@ -129,6 +132,11 @@ impl Process {
     pub fn full_name(&self) -> String {
         format!("{}:{}", self.group, self.name)
     }
+
+    /// Whether it is down by its own fault, and supervisor does not start it again.
+    fn is_down(&self) -> bool {
+        matches!(self.state, ProcessState::Exited | ProcessState::Fatal)
+    }
 }
 
 /// What supervisor's configuration says now, beside what it has loaded.
@@ -157,7 +165,7 @@ impl Probe {
     /// The container does not run; there is no such socket, or it is not one of root or of the container's own user.
     pub async fn supervisor(&self, docker: &Docker, found: &Container, path: &Path) -> Result<Supervisor, Failure> {
         let root = self.container_root(docker, found).await?;
-        Supervisor::inside(&root, path)
+        Supervisor::inside(&root, path, found.pid)
     }
 }
 
@@ -182,12 +190,12 @@ impl SupervisorHands {
     /// # Errors
     /// As [`Probe::supervisor`].
     pub fn own(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { supervisor: Supervisor::inside(&ContainerRoot::own()?, path)? })
+        Ok(Self { supervisor: Supervisor::inside(&ContainerRoot::own()?, path, None)? })
     }
 }
 
 impl Supervisor {
-    fn inside(root: &ContainerRoot, path: &Path) -> Result<Self, Failure> {
+    fn inside(root: &ContainerRoot, path: &Path, process: Option<u32>) -> Result<Self, Failure> {
         let (shown, name) = (path.display(), root.name());
         let Some(socket) = root.open(path, OFlags::PATH)? else {
             return Err(Failure::new(format!("supervisor does not run in {name}"))
@@ -202,7 +210,7 @@ impl Supervisor {
             ))
             .hint("let supervisor run as root, with `chmod = 0700` in `[unix_http_server]`"));
         }
-        Ok(Self { socket, name: name.to_owned() })
+        Ok(Self { socket, name: name.to_owned(), process })
     }
 
     /// One call. A fault is an answer; no answer is a failure.

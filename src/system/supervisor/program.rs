@@ -205,22 +205,49 @@ impl SupervisorHands {
     /// It is not gone within its limit.
     pub async fn bring_down(&self, program: &str, patience: Patience) -> Result<Vec<Process>, Failure> {
         for process in self.program(program).await? {
+            self.end_leftovers(&process).await?;
             self.stop(&process.full_name()).await?;
         }
         self.until_gone(program, patience.stop).await
     }
 
-    /// Starts what of a program does not run, and waits until all of it does.
+    /// Starts what of a program does not run, and waits until all of it does. What it has left behind is ended first.
     ///
     /// # Errors
     /// It does not come up, or not within its limit.
     pub async fn bring_up(&self, program: &str, patience: Patience) -> Result<Vec<Process>, Failure> {
-        for process in self.program(program).await? {
-            if matches!(process.state, ProcessState::Stopped | ProcessState::Exited | ProcessState::Fatal) {
+        let found = self.program(program).await?;
+        for process in found.iter().filter(|process| process.state == ProcessState::Stopped) {
+            self.start(&process.full_name()).await?;
+        }
+        self.start_again(program, &found, false, patience.start).await
+    }
+
+    /// Starts what of a program is down by its own fault, once nothing that it left behind is in its way, and waits until it is up.
+    async fn start_again(
+        &self,
+        program: &str,
+        found: &[Process],
+        stopped_is_fine: bool,
+        limit: Duration,
+    ) -> Result<Vec<Process>, Failure> {
+        let mut ended = 0;
+        for process in found {
+            ended += self.end_leftovers(process).await?;
+            if process.is_down() {
                 self.start(&process.full_name()).await?;
             }
         }
-        self.until_up(program, false, patience.start).await
+        match self.until_up(program, stopped_is_fine, limit).await {
+            // The last of supervisor's own tries may have met what was there.
+            Err(_) if ended > 0 => {
+                for process in self.program(program).await?.iter().filter(|process| process.is_down()) {
+                    self.start(&process.full_name()).await?;
+                }
+                self.until_up(program, stopped_is_fine, limit).await
+            }
+            up => up,
+        }
     }
 
     /// Has a program use its configuration as it is now: taken in anew when supervisor's own files changed for it, started when it
@@ -234,17 +261,18 @@ impl SupervisorHands {
         let (updated, others) = self.update(program, patience).await?;
         let found = self.program(program).await?;
         let mut did = if updated == Updated::Same { Did::Nothing } else { Did::Updated };
-        let mut fresh = updated != Updated::Same;
-        for process in &found {
-            if matches!(process.state, ProcessState::Exited | ProcessState::Fatal) {
-                self.start(&process.full_name()).await?;
-                (did, fresh) = (Did::Started, true);
-            }
+        let was_down = |process: &Process| {
+            let same = found.iter().find(|one| one.full_name() == process.full_name());
+            same.is_some_and(Process::is_down)
+        };
+        if found.iter().any(Process::is_down) {
+            did = Did::Started;
         }
-        let up = self.until_up(program, true, patience.start).await?;
+        let fresh = did != Did::Nothing;
+        let up = self.start_again(program, &found, true, patience.start).await?;
         // What was on its way up already may have read the configuration before it was what it is.
         let running: Vec<_> = up.iter().filter(|process| process.state == ProcessState::Running).cloned().collect();
-        let told = running.iter().filter(|process| !fresh || !was_down(&found, process)).collect::<Vec<_>>();
+        let told = running.iter().filter(|process| !fresh || !was_down(process)).collect::<Vec<_>>();
         if updated != Updated::Same || told.is_empty() {
             return Ok(Reloaded { did, processes: up, others });
         }
@@ -287,11 +315,6 @@ impl SupervisorHands {
             }
         }
     }
-}
-
-fn was_down(before: &[Process], process: &Process) -> bool {
-    let same = before.iter().find(|one| one.full_name() == process.full_name());
-    same.is_some_and(|one| matches!(one.state, ProcessState::Exited | ProcessState::Fatal))
 }
 
 fn select_running(all: &[Process]) -> Vec<Process> {

@@ -14,11 +14,15 @@ impl Chance {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % most
     }
+
+    fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap()
+    }
 }
 
 /// Kills somebody; what a person would call it.
 fn kill(place: &Place, whom: u64, chance: &mut Chance, controller: u32) -> String {
-    let node = NODES[usize::try_from(chance.below(6)).unwrap()];
+    let node = NODES[chance.index(NODES.len())];
     let host = Place::host_of(node);
     let pid = |which: &str| format!("$(docker inspect -f '{{{{.State.Pid}}}}' {which})");
     match whom {
@@ -38,9 +42,10 @@ fn kill(place: &Place, whom: u64, chance: &mut Chance, controller: u32) -> Strin
             format!("supervisor of {node}")
         }
         _ => {
-            // All of it: workers that outlive their parent keep the port, and supervisor gives the next one up.
-            place.try_on(host, &format!("docker exec {node} pkill -9 -x apache2"));
-            format!("Apache of {node}")
+            // All of it, or its first process alone: the workers outlive that, and keep the port.
+            let (whose, word) = [("", "Apache"), ("-P 1", "Apache's first process")][chance.index(2)];
+            place.try_on(host, &format!("docker exec {node} pkill -9 {whose} -x apache2"));
+            format!("{word} of {node}")
         }
     }
 }
