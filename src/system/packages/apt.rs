@@ -41,6 +41,16 @@ impl Probe {
         }
         Ok(read_query(names, &asked.stdout.text()))
     }
+
+    /// The packages whose archives are needed once more: those that dpkg touches with nothing else ("reinst-required": it was
+    /// killed while it put their files in place), and those that are half installed and do not go. apt's own repair leaves them, or
+    /// even removes them.
+    async fn to_be_unpacked_again(&self, going: &[String]) -> Result<Vec<String>, Failure> {
+        let format = "${db:Status-Eflag} ${db:Status-Status} ${binary:Package}\n";
+        let asked =
+            self.ask(&Program::new(["dpkg-query", "--show", "--showformat", format])).await?.expect_success()?;
+        Ok(unpacked_again(&asked.stdout.text(), going))
+    }
 }
 
 /// `dpkg-query`'s lines by the names that were asked for.
@@ -69,6 +79,17 @@ fn read_query(names: &[&str], text: &str) -> BTreeMap<String, Found> {
     found
 }
 
+/// The names of `dpkg-query`'s lines of flag, state and name whose archives are needed once more, where those in `going` go.
+fn unpacked_again(text: &str, going: &[String]) -> Vec<String> {
+    let goes = |name: &str| going.iter().any(|one| one.split(':').next() == name.split(':').next());
+    let name = |line: &str| match line.split(' ').collect::<Vec<_>>()[..] {
+        ["reinstreq", _, name] => Some(name.to_owned()),
+        [_, "half-installed", name] if !goes(name) => Some(name.to_owned()),
+        _ => None,
+    };
+    text.lines().filter_map(name).collect()
+}
+
 fn apt_get<'a>(words: impl IntoIterator<Item = &'a str>) -> Program {
     // Without a terminal of its own for dpkg, all of it stays in the group that dies with the helper. With several requests on
     // one connection apt was seen to wait for ever behind a proxy.
@@ -92,7 +113,7 @@ impl Actuator {
     pub(super) async fn apt_install(&self, install: &Install, wait: &Wait) -> Result<(), Failure> {
         // The names that each wish has in apt's command: `docker.io=20.10*`.
         let words: Vec<String> = install.wishes.iter().map(spelled).collect();
-        self.mend(wait).await?;
+        self.mend(&[], wait).await?;
         let mut refreshed = None;
         if self.lists_are_older(install.refresh)? {
             refreshed = Some(self.refresh_lists(wait).await?);
@@ -138,7 +159,7 @@ impl Actuator {
     }
 
     pub(super) async fn apt_remove(&self, remove: &Remove, wait: &Wait) -> Result<(), Failure> {
-        self.mend(wait).await?;
+        self.mend(&remove.names, wait).await?;
         let verb = if remove.purge { "purge" } else { "remove" };
         if !remove.may_remove {
             let simulated =
@@ -165,17 +186,22 @@ impl Actuator {
         }
     }
 
-    /// Finishes what a run that was killed in the middle left half done.
-    async fn mend(&self, wait: &Wait) -> Result<(), Failure> {
+    /// Finishes what a run that was killed in the middle left half done, before those in `going` are removed.
+    async fn mend(&self, going: &[String], wait: &Wait) -> Result<(), Failure> {
         let confold = ["--force-confdef", "--force-confold"];
         let dpkg = quiet(Program::new(["dpkg"]).args(confold).args(["--configure", "-a"])).env(VARIABLE, "1");
         let policy = self.policy(false).await.ok().flatten();
         let mut ended = self.apt(&dpkg, wait).await?;
-        if !ended.success() {
+        let again = self.to_be_unpacked_again(going).await?;
+        if !ended.success() || !again.is_empty() {
             // Packages that others need may not be unpacked yet.
             self.progress("an interrupted installation is being finished", None);
-            let fix = apt_get(["-o", "Dpkg::Options::=--force-confold", "--fix-broken", "install"]).env(VARIABLE, "1");
-            ended = self.apt(&fix, wait).await?;
+            let mut words = vec!["-o", "Dpkg::Options::=--force-confold", "--fix-broken", "install"];
+            if !again.is_empty() {
+                words.push("--reinstall");
+                words.extend(again.iter().map(String::as_str));
+            }
+            ended = self.apt(&apt_get(words).env(VARIABLE, "1"), wait).await?;
         }
         drop(policy);
         if ended.success() {
@@ -388,6 +414,14 @@ mod tests {
         assert_eq!(found["libc6:i386"], Found::Absent);
         assert_eq!(found["cron"], Found::Leftover);
         assert_eq!(found["none"], Found::Absent);
+    }
+
+    #[test]
+    fn archives_that_are_needed_once_more() {
+        let text = "ok installed hello\nreinstreq unpacked libc6:i386\nok half-installed cron\nreinstreq half-installed awk\n\
+                    ok half-configured less\n";
+        assert_eq!(unpacked_again(text, &[]), ["libc6:i386", "cron", "awk"]);
+        assert_eq!(unpacked_again(text, &["cron".to_owned(), "awk".to_owned()]), ["libc6:i386", "awk"]);
     }
 
     #[test]
