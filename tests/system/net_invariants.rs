@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use fanli::value::{Map, Value};
 
 use crate::docker_hosts::{Host, Hosts};
-use crate::drive::{Drive, Task, task};
+use crate::drive::{Drive, Task, strayed, task};
 use crate::plugs::{attach, inside, ip, pid, web, with};
 use crate::watched::{Watched, Watcher};
 
@@ -215,10 +215,7 @@ fn no_worker_ever_leaves_the_hosts_network() {
     std::thread::sleep(Duration::from_secs(3));
     let status = host.must("sed 's,process ,,; s/,.*//' /var/lib/fanli/watch/lock");
     let own = std::fs::read_link(format!("/proc/{}/ns/net", host.pid)).unwrap();
-    for thread in std::fs::read_dir(format!("/proc/{status}/task")).unwrap() {
-        let Ok(place) = std::fs::read_link(thread.unwrap().path().join("ns/net")) else { continue };
-        assert_eq!(place, own, "a thread of the watcher is in another network");
-    }
+    assert_eq!(strayed(&status, &own), None, "a thread of the watcher is in another network");
     host.must(&format!("kill {status}"));
     drop(watcher);
     let kept = made_for_it("the watcher", &std::fs::read_to_string(&log).unwrap());
