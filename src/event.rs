@@ -285,6 +285,11 @@ pub enum RolloutNews {
         /// How many it takes.
         at_least: u64,
     },
+    /// There is no file that the pattern of the nodes' access logs names: they were not judged.
+    NoLog {
+        /// Which.
+        nodes: Vec<String>,
+    },
     /// A node's access log cannot be read: it failed.
     LogUnread {
         /// Which.
@@ -306,10 +311,12 @@ pub enum RolloutNews {
         /// How many nodes have what is new.
         nodes: u32,
     },
-    /// Everything that was touched is as it was before.
+    /// Everything that was touched is as it was before, but for what only goes forward.
     PutBack {
         /// How many nodes.
         nodes: u32,
+        /// The kinds of tasks in `change` whose doing stays.
+        stays: Vec<String>,
     },
     /// Nodes could not be put back; nothing more was done.
     NotPutBack {

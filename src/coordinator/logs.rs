@@ -11,6 +11,8 @@ use crate::value::{Map, Value};
 pub(super) struct Logs {
     /// Requests, and those of them that were answered with a server error.
     served: BTreeMap<String, (u64, u64)>,
+    /// Nodes for which there is no log at all.
+    missing: BTreeSet<String>,
     /// Nodes whose logs cannot be read, and why.
     unread: BTreeMap<String, String>,
 }
@@ -34,6 +36,9 @@ impl Logs {
                 Some(Value::Int(number)) => u64::try_from(*number).ok(),
                 _ => None,
             };
+            if number("files") == Some(0) {
+                self.missing.insert(node.clone());
+            }
             match number("requests").zip(number("errors")) {
                 Some(served) => {
                     self.served.insert(node.clone(), served);
@@ -55,7 +60,7 @@ impl Logs {
         };
         let (others_requests, others_errors) = if others.is_empty() { before } else { served(others) };
         let mut verdict = Verdict { others: (others_requests, others_errors), ..Verdict::default() };
-        let mut few = Vec::new();
+        let (mut few, mut missing) = (Vec::new(), Vec::new());
         for node in batch {
             if let Some(why) = self.unread.get(node) {
                 verdict.failed.insert(node.clone());
@@ -63,13 +68,18 @@ impl Logs {
                 continue;
             }
             let Some((requests, errors)) = self.served.get(node).copied() else { continue };
-            if requests < judged.at_least {
+            if self.missing.contains(node) {
+                missing.push(node.clone());
+            } else if requests < judged.at_least {
                 few.push(node.clone());
             } else if is_worse((requests, errors), (others_requests, others_errors), judged.worse) {
                 verdict.failed.insert(node.clone());
                 let node = node.clone();
                 verdict.news.push(RolloutNews::ServerErrors { node, requests, errors, others_requests, others_errors });
             }
+        }
+        if !missing.is_empty() {
+            verdict.news.push(RolloutNews::NoLog { nodes: missing });
         }
         if !few.is_empty() {
             verdict.news.push(RolloutNews::FewRequests { nodes: few, at_least: judged.at_least });
@@ -99,7 +109,7 @@ mod tests {
 
     fn logs(served: &[(&str, u64, u64)]) -> Logs {
         let served = served.iter().map(|(node, requests, errors)| ((*node).to_owned(), (*requests, *errors)));
-        Logs { served: served.collect(), unread: BTreeMap::new() }
+        Logs { served: served.collect(), ..Logs::default() }
     }
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -149,12 +159,17 @@ mod tests {
     #[test]
     fn too_few_requests_say_nothing_and_what_cannot_be_read_fails() {
         let mut logs = logs(&[("a", 19, 19)]);
-        let unread = Map::from([("unread".to_owned(), Value::from("no such folder"))]);
-        logs.hear(&Map::from([("served".to_owned(), Value::Map(Map::from([("b".to_owned(), Value::Map(unread))])))]));
-        let verdict = logs.judge(Judged { worse: 0, at_least: 20 }, &names(&["a", "b", "c"]), &[], (0, 0));
+        let fields =
+            |all: &[(&str, Value)]| all.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let none = fields(&[("requests", Value::Int(0)), ("errors", Value::Int(0)), ("files", Value::Int(0))]);
+        let unread = fields(&[("unread", Value::from("no such folder"))]);
+        let found = fields(&[("b", Value::Map(unread)), ("d", Value::Map(none))]);
+        logs.hear(&fields(&[("served", Value::Map(found))]));
+        let verdict = logs.judge(Judged { worse: 0, at_least: 20 }, &names(&["a", "b", "c", "d"]), &[], (0, 0));
         assert_eq!(verdict.failed, BTreeSet::from(["b".to_owned()]));
         let unread = RolloutNews::LogUnread { node: "b".to_owned(), why: "no such folder".to_owned() };
         let few = RolloutNews::FewRequests { nodes: names(&["a"]), at_least: 20 };
-        assert_eq!(verdict.news, [unread, few]);
+        let missing = RolloutNews::NoLog { nodes: names(&["d"]) };
+        assert_eq!(verdict.news, [unread, missing, few]);
     }
 }

@@ -256,7 +256,7 @@ impl Rollout {
             _ if !self.not_back.is_empty() => {
                 RolloutNews::NotPutBack { nodes: self.not_back.iter().cloned().collect() }
             }
-            Way::Back => RolloutNews::PutBack { nodes },
+            Way::Back => RolloutNews::PutBack { nodes, stays: self.info.stays.clone() },
             Way::Forward if !self.needing.is_empty() && !self.check => {
                 RolloutNews::Done { nodes, left: self.failed.iter().cloned().collect() }
             }
@@ -327,7 +327,7 @@ mod tests {
 
     fn info(batches: &[&[&str]], budget: usize) -> RolloutInfo {
         let batches = batches.iter().map(|batch| batch.iter().map(|node| (*node).to_owned()).collect()).collect();
-        RolloutInfo { title: "t".to_owned(), batches, budget, judged: None, changes: false, put_back: false }
+        RolloutInfo { title: "t".to_owned(), batches, budget, ..RolloutInfo::default() }
     }
 
     fn tell(rollout: &mut Rollout, node: &str, pending: bool, sick: bool) {
@@ -501,7 +501,7 @@ mod tests {
         assert!(done.contains(&RolloutPart::Back(0)), "{done:?}");
         let news = rollout.news();
         assert!(news.contains(&RolloutNews::Died { nodes: vec!["b".to_owned()] }), "{news:?}");
-        assert_eq!(news.last(), Some(&RolloutNews::PutBack { nodes: 2 }));
+        assert_eq!(news.last(), Some(&RolloutNews::PutBack { nodes: 2, stays: Vec::new() }));
     }
 
     #[test]

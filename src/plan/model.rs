@@ -166,6 +166,8 @@ pub struct RolloutInfo {
     pub judged: Option<Judged>,
     /// Whether it changes more than configuration.
     pub changes: bool,
+    /// The kinds of tasks in `change` whose doing cannot be put back.
+    pub stays: Vec<String>,
     /// Whether nothing goes out: everything is put back.
     pub put_back: bool,
 }

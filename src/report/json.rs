@@ -159,16 +159,26 @@ fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
         }
         RolloutNews::Died { nodes } => ("died", None, Some(nodes), None, None),
         RolloutNews::FewRequests { .. } => ("few_requests", None, None, None, None),
+        RolloutNews::NoLog { .. } => ("no_log", None, None, None, None),
         RolloutNews::PutsBack { failed, budget, nodes } => {
             ("puts_back", Some(*nodes), Some(failed), Some(*budget), None)
         }
         RolloutNews::Halted { nodes } => ("halted", Some(*nodes), None, None, None),
-        RolloutNews::PutBack { nodes } => ("put_back", Some(*nodes), None, None, None),
+        RolloutNews::PutBack { nodes, .. } => ("put_back", Some(*nodes), None, None, None),
         RolloutNews::NotPutBack { nodes } => ("not_put_back", None, Some(nodes), None, None),
         RolloutNews::Done { nodes, left } => ("done", Some(*nodes), Some(left), None, None),
     };
-    let fields =
-        [("nodes", json!(nodes)), ("failed", json!(failed)), ("budget", json!(budget)), ("batches", json!(batches))];
+    let stays = match news {
+        RolloutNews::PutBack { stays, .. } => Some(stays),
+        _ => None,
+    };
+    let fields = [
+        ("stays", json!(stays)),
+        ("nodes", json!(nodes)),
+        ("failed", json!(failed)),
+        ("budget", json!(budget)),
+        ("batches", json!(batches)),
+    ];
     (word, fields.into_iter().chain(of_logs(news)).map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
@@ -181,6 +191,7 @@ fn of_logs(news: &RolloutNews) -> [(&'static str, Value); 7] {
             others = Some((others_requests, others_errors));
         }
         RolloutNews::FewRequests { nodes, at_least } => (few, least) = (Some(nodes), Some(at_least)),
+        RolloutNews::NoLog { nodes } => few = Some(nodes),
         RolloutNews::LogUnread { why: told, .. } => why = Some(told),
         _ => {}
     }

@@ -90,6 +90,10 @@ pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
             format!("{}: fewer than {at_least} requests while it settled, so the access log says nothing", all(nodes)),
             Paint::Plain,
         ),
+        RolloutNews::NoLog { nodes } => (
+            format!("{}: no file fits the pattern of `access_log`, so nothing was judged by it", all(nodes)),
+            Paint::Bad,
+        ),
         RolloutNews::LogUnread { node, why } => {
             (format!("the access log of {} cannot be read: {}", short(node), short(why)), Paint::Bad)
         }
@@ -104,8 +108,13 @@ pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
             ),
             Paint::Bad,
         ),
-        RolloutNews::PutBack { nodes: number } => {
+        RolloutNews::PutBack { nodes: number, stays } if stays.is_empty() => {
             (format!("{} put back: all is as before", nodes(*number)), Paint::Change)
+        }
+        RolloutNews::PutBack { nodes: number, stays } => {
+            let kinds: Vec<String> = stays.iter().map(|kind| format!("`{kind}`")).collect();
+            let text = format!("{} put back, but for what {} did in `change`", nodes(*number), kinds.join(", "));
+            (text, Paint::Change)
         }
         RolloutNews::NotPutBack { nodes: left } => {
             (format!("COULD NOT put back {}; nothing more was done", all(left)), Paint::Bad)

@@ -27,6 +27,8 @@ pub struct Served {
     pub requests: u64,
     /// Those with a status of 500 to 599.
     pub errors: u64,
+    /// How many files the pattern names now.
+    pub files: u64,
 }
 
 /// How long each log was at a moment, by file system and number: a log that is renamed meanwhile is still the same one.
@@ -53,6 +55,7 @@ impl Probe {
         for (path, entry) in self.matching(pattern)? {
             let from = marks.0.get(&(entry.dev, entry.ino)).copied().filter(|from| *from <= entry.size).unwrap_or(0);
             let Some(mut file) = self.open(&path)? else { continue };
+            served.files += 1;
             let read = file.seek(SeekFrom::Start(from)).and_then(|_| served.read(file, left));
             left = left.saturating_sub(read.with_context(|| format!("cannot read {}", path.display()))?);
         }
@@ -181,8 +184,29 @@ pub fn check_pattern(pattern: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::sync::Arc;
 
-    use super::{Served, fits};
+    use super::super::{NoBlobs, Probe};
+    use super::{LogMarks, Served, fits};
+
+    #[test]
+    fn files_of_a_pattern() {
+        let dir = tempfile::tempdir().unwrap();
+        let pattern = |end: &str| format!("{}/{end}", dir.path().display());
+        let probe = Probe::new(Arc::new(NoBlobs), Arc::new(|_: &str, _| {}), dir.path().into());
+        let line = "1.2.3.4 - - [x] \"GET / HTTP/1.1\" 503 9\n";
+        let log = dir.path().join("a.log");
+        std::fs::write(&log, line).unwrap();
+        let marks = probe.log_marks(&pattern("*.log")).unwrap();
+        let since = |marks| probe.served_since(&pattern("*.log"), marks).unwrap();
+        assert_eq!(since(&marks), Served { requests: 0, errors: 0, files: 1 });
+        std::fs::rename(&log, dir.path().join("old.log")).unwrap();
+        std::fs::write(&log, line.repeat(2)).unwrap();
+        assert_eq!(since(&marks), Served { requests: 2, errors: 2, files: 2 });
+        let none = probe.served_since(&pattern("*.txt"), &LogMarks::default()).unwrap();
+        assert_eq!(none, Served::default());
+        probe.log_marks(&pattern("none/*.log")).unwrap_err();
+    }
 
     fn served(text: &str) -> Served {
         let mut file = tempfile::tempfile().unwrap();
@@ -204,7 +228,7 @@ mod tests {
             \"GET /\" 50 1\n\
             \"GET /\" 500";
         // The last line is still being written.
-        assert_eq!(served(text), Served { requests: 4, errors: 2 });
+        assert_eq!(served(text), Served { requests: 4, errors: 2, files: 0 });
         assert_eq!(served(""), Served::default());
     }
 
@@ -213,7 +237,7 @@ mod tests {
         let garbage: String = (0..300_000u32).map(|number| char::from((number * 7 % 128) as u8)).collect();
         assert!(served(&garbage).requests < 10);
         let long = format!("\"{}\" 502 1\n", "x".repeat(1_000_000));
-        assert_eq!(served(&long), Served { requests: 1, errors: 1 });
+        assert_eq!(served(&long), Served { requests: 1, errors: 1, files: 0 });
     }
 
     #[test]

@@ -56,6 +56,17 @@ fn nodes_that_share_a_directory_go_together() {
 }
 
 #[test]
+fn what_only_goes_forward_is_known_before() {
+    let stays = |change: &str| {
+        let text =
+            rollout("/data/{{ node.name }}", "1").replace("  settle", &format!("  change {{ {change} }}\n  settle"));
+        planned(&text, "x\n", |_| {}).unwrap().rollouts.into_values().next().unwrap().stays
+    };
+    assert_eq!(stays("http \"http://10.0.0.9/\""), Vec::<String>::new());
+    assert_eq!(stays("command [\"true\"]\n directory \"/data/x\"\n command [\"false\"]"), ["command", "directory"]);
+}
+
+#[test]
 fn what_is_shared_must_be_alike_and_is_never_torn() {
     let said = planned(&rollout("/data/conf", "1"), "{{ node.name }}\n", |_| {}).unwrap_err();
     assert!(said.contains("web1 and web3 share /data/conf, and their files differ"), "{said}");

@@ -160,7 +160,7 @@ fn rolled_back() -> Vec<Event> {
     tape.say("", 10, news(put_back));
     tape.say("", 1, phase(Phase::PutBack, Some((2, 2)), &["web2", "web3"]));
     tape.say("", 4_000, phase(Phase::PutBack, Some((1, 2)), &["web1"]));
-    tape.say("", 3_000, news(RolloutNews::PutBack { nodes: 3 }));
+    tape.say("", 3_000, news(RolloutNews::PutBack { nodes: 3, stays: Vec::new() }));
     tape.say("lab1", 1, finished(tally(20, 3, 0, 0, 1), None));
     tape.end(tally(20, 3, 0, 0, 1), Verdict::Failed)
 }
@@ -185,7 +185,9 @@ fn not_rolled_out() -> Vec<Event> {
         },
         RolloutNews::Died { nodes: names(&["web2", "web3"]) },
         RolloutNews::LogUnread { node: "web1".to_owned(), why: "/data/logs is a file, not a directory".to_owned() },
+        RolloutNews::NoLog { nodes: names(&["web1", "web2"]) },
         RolloutNews::Halted { nodes: 1 },
+        RolloutNews::PutBack { nodes: 2, stays: names(&["command", "file"]) },
         RolloutNews::NotPutBack { nodes },
         RolloutNews::Done { nodes: 3, left: names(&["web4"]) },
     ] {

@@ -1,5 +1,7 @@
 //! Containers that `change` makes anew: what they were is written down before it, and confirmed or brought back after it.
 
+use std::collections::BTreeSet;
+
 use super::super::late::Late;
 use super::super::make::Planner;
 use super::super::model::{Arg, Step};
@@ -47,6 +49,16 @@ pub(super) fn back(part: &Part, rollout: &str, undo: Option<&Value>, rest: Vec<S
         step
     }));
     steps
+}
+
+/// Kinds that a rollout puts back, and those that leave nothing to put back.
+const LEAVE_NOTHING: [&str; 6] = ["container", "attach", "http", "tcp", "loaded", "settle"];
+
+/// The kinds of tasks in `change` whose doing stays when the rest is put back.
+pub(super) fn stays(parts: &[Part]) -> Vec<String> {
+    let kinds = parts.iter().flat_map(|part| &part.change).map(|step| &step.kind);
+    let stay: BTreeSet<&String> = kinds.filter(|kind| !LEAVE_NOTHING.contains(&kind.as_str())).collect();
+    stay.into_iter().cloned().collect()
 }
 
 /// The tasks of `change` for a look at whether they would do something; `None` when only the run itself can say.

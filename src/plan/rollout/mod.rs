@@ -90,6 +90,7 @@ impl<'p> Planner<'_, 'p> {
             budget: settings.budget,
             judged: rollout.access_log.as_ref().map(|log| self.judged(log)),
             changes: !rollout.change.is_empty(),
+            stays: images::stays(&parts),
             put_back: matches!(self.request.part, super::Part::PutBack { .. }),
         };
         self.rollouts.insert(number, info);
