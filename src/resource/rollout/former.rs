@@ -294,10 +294,11 @@ impl Resource for Former {
         let of = |container: Option<Identity>| container.as_ref().map_or_else(|| "no container".to_owned(), shown);
         let now = of(found.as_ref().map(identity));
         let (field, state): (_, Datum) = match self.state {
-            FormerState::Kept if self.open(probe)?.is_some() => ("earlier", KEPT.into()),
             FormerState::Kept => {
+                // Also for one that an earlier run has begun with: what is done to it comes behind this.
                 self.refuse(found.as_ref(), probe)?;
-                ("earlier", format!("{now}, not written down").into())
+                let kept = self.open(probe)?.is_some();
+                ("earlier", if kept { KEPT.into() } else { format!("{now}, not written down").into() })
             }
             FormerState::Confirmed => match self.open(probe)? {
                 None => ("change", CONFIRMED.into()),

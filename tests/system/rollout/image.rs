@@ -7,7 +7,7 @@ use super::place::{NODES, Place, STRICT, get};
 use super::under_load;
 use crate::supervised::wait_for;
 
-const PLAYBOOK: &str = r#"
+pub const PLAYBOOK: &str = r#"
 vars {
   image  = "frt/web:1"
   memory = 128MiB
@@ -83,7 +83,7 @@ MaxRequestWorkers 64
 
 /// What an image lacks.
 #[derive(Clone, Copy, PartialEq)]
-enum Lacks {
+pub enum Lacks {
     Nothing,
     /// Apache runs, and has nothing to give.
     ThePage,
@@ -93,7 +93,7 @@ enum Lacks {
 
 /// What a node is: its container's ID, the ID of its image, its address and MAC, and what was declared for it.
 #[derive(Clone, Debug, PartialEq)]
-struct Is {
+pub struct Is {
     container: String,
     image: String,
     wire: String,
@@ -102,7 +102,7 @@ struct Is {
 
 impl Place {
     /// An image on both hosts whose page says `word`.
-    fn image(&self, name: &str, word: &str, lacks: Lacks) {
+    pub fn image(&self, name: &str, word: &str, lacks: Lacks) {
         let mut files = vec![("conf/httpd.conf", APACHE)];
         let page = format!("this is {word}\n");
         if lacks != Lacks::ThePage {
@@ -129,9 +129,16 @@ impl Place {
 
     /// Two hosts whose nodes went out with the image that says `one`. A watcher plugs in what was made anew, too; without one that is
     /// the run's part alone.
-    fn with_images(watched: bool) -> Self {
+    pub fn with_images(watched: bool) -> Self {
+        Self::with_images_by(
+            &PLAYBOOK.replace("watcher {}", if watched { "watcher {}" } else { "directory \"/data\" {}" }),
+        )
+    }
+
+    pub fn with_images_by(playbook: &str) -> Self {
         let place = Self::bare(STRICT);
-        place.playbook(&PLAYBOOK.replace("watcher {}", if watched { "watcher {}" } else { "directory \"/data\" {}" }));
+        place.write("extra/word", "old\n");
+        place.playbook(playbook);
         place.image("frt/web:1", "one", Lacks::Nothing);
         let said = place.play(&[]).good();
         eprintln!("{}", said.text);
@@ -139,7 +146,7 @@ impl Place {
         place
     }
 
-    fn is(&self) -> BTreeMap<&'static str, Is> {
+    pub fn is(&self) -> BTreeMap<&'static str, Is> {
         let look = |node: &&'static str| {
             let shown = self.on(
                 Self::host_of(node),
@@ -157,7 +164,7 @@ impl Place {
     }
 
     #[track_caller]
-    fn all_say(&self, word: &str) {
+    pub fn all_say(&self, word: &str) {
         for node in NODES {
             let page = self.page(node);
             assert!(page.contains(&format!("this is {word}\n")), "{node}: {page}");
@@ -165,7 +172,7 @@ impl Place {
     }
 
     /// All that a node itself answers.
-    fn page(&self, node: &str) -> String {
+    pub fn page(&self, node: &str) -> String {
         get(&self.address(node), "/")
     }
 
@@ -175,7 +182,7 @@ impl Place {
 
     /// Nothing is left on the hosts of what made containers anew.
     #[track_caller]
-    fn is_tidy(&self) {
+    pub fn is_tidy(&self) {
         for host in [1, 2] {
             let names = self.on(host, "docker ps -a --format '{{.Names}} {{.Status}}'");
             assert!(names.lines().count() == 3 && !names.contains(".fanli-") && !names.contains("Exited"), "{names}");
@@ -184,7 +191,7 @@ impl Place {
 }
 
 /// What must be the same again, whichever container it is.
-fn same_again(is: &BTreeMap<&'static str, Is>) -> Vec<(&'static str, Is)> {
+pub fn same_again(is: &BTreeMap<&'static str, Is>) -> Vec<(&'static str, Is)> {
     is.iter().map(|(node, is)| (*node, Is { container: String::new(), ..is.clone() })).collect()
 }
 

@@ -2,6 +2,7 @@
 //! them, and clients with a ledger.
 
 mod image;
+mod image_back;
 mod killed;
 mod logs;
 mod observed;
