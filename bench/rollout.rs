@@ -41,8 +41,13 @@ use place::{NODES, Place, Said, Site, TEMPLATE};
 /// The balancer forgives what it can: a request that reached no server goes to another one.
 const SITE: Site = Site { lab: "frb", net: "10.94", retries: "retries 3\n  option redispatch", stop: "TERM" };
 
-const CLIENTS: [(Client, usize); 4] =
-    [(Client::KeepAlive, 4), (Client::Once, 4), (Client::SlowPost, 12), (Client::SlowPostKeepAlive, 4)];
+const CLIENTS: [(Client, usize); 5] = [
+    (Client::KeepAlive, 4),
+    (Client::Once, 4),
+    (Client::SlowPost, 12),
+    (Client::SlowPostKeepAlive, 4),
+    (Client::Upload, 4),
+];
 
 /// `apache2 -t` says OK, and Apache does not start.
 const BROKEN: &str = "CustomLog \"|/no/such/logger\" \"%h\"";
@@ -299,7 +304,7 @@ fn seconds(time: Duration) -> String {
 fn print_good(ways: &[&Way], all: &BTreeMap<&str, (Vec<Duration>, Vec<Row>)>, rounds: usize) {
     println!("\none line to {} nodes, rounds: {rounds}; failed of requests made:\n", NODES.len());
     println!(
-        "| way | slow POSTs | GETs, kept connections | GETs | how | time |\n| --- | --- | --- | --- | --- | --- |"
+        "| way | slow POSTs | uploads | GETs, kept connections | GETs | how | time |\n| --- | --- | --- | --- | --- | --- | --- |"
     );
     let median = |times: &[Duration]| {
         let mut times = times.to_vec();
@@ -310,9 +315,10 @@ fn print_good(ways: &[&Way], all: &BTreeMap<&str, (Vec<Duration>, Vec<Row>)>, ro
     for way in ways {
         let (times, rows) = &all[way.name];
         println!(
-            "| {} | {} | {} | {} | {} | {:.1} |",
+            "| {} | {} | {} | {} | {} | {} | {:.1} |",
             way.name,
             of(rows, &[Client::SlowPost, Client::SlowPostKeepAlive]),
+            of(rows, &[Client::Upload]),
             of(rows, &[Client::KeepAlive]),
             of(rows, &[Client::Once]),
             kinds(rows),
