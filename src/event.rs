@@ -310,6 +310,8 @@ pub enum RolloutNews {
     Halted {
         /// How many nodes have what is new.
         nodes: u32,
+        /// Who did, when and why.
+        why: String,
     },
     /// Everything that was touched is as it was before, but for what only goes forward.
     PutBack {

@@ -62,6 +62,8 @@ pub(super) struct Rollout {
     not_back: BTreeSet<String>,
     /// Nodes that were not changed because rollouts are halted.
     halted: BTreeSet<String>,
+    /// Who halted them, when and why: found on the host of a node that needs something, or when such a node was to be changed.
+    halt: Option<String>,
     /// Batches that were begun.
     touched: BTreeSet<usize>,
     /// What access logs say of the while that the current batch settles.
@@ -89,6 +91,7 @@ impl Rollout {
             failed: BTreeSet::new(),
             not_back: BTreeSet::new(),
             halted: BTreeSet::new(),
+            halt: None,
             touched,
             logs: Logs::default(),
             others: (0, 0),
@@ -125,6 +128,9 @@ impl Rollout {
         let says = |name: &str| output.get(name) == Some(&Value::Bool(true));
         if says("pending") {
             self.needing.insert(node.clone());
+            if let Some(Value::Str(why)) = output.get("halted") {
+                self.halt = Some(why.clone());
+            }
         }
         if says("sick") {
             self.sick.insert(node.clone());
@@ -146,8 +152,9 @@ impl Rollout {
     }
 
     /// A node was not changed because rollouts are halted on its host.
-    pub(super) fn halted(&mut self, target: &Target) {
+    pub(super) fn halted(&mut self, target: &Target, why: &str) {
         self.halted.extend(target.node.clone());
+        self.halt = Some(why.to_owned());
     }
 
     /// What becomes of a stage that is next.
@@ -219,7 +226,8 @@ impl Rollout {
                 self.failed.extend(failed.difference(&self.halted).cloned());
                 if !self.halted.is_empty() && self.way == Way::Forward {
                     self.way = Way::Halted;
-                    self.news.push(RolloutNews::Halted { nodes: number(self.touched_nodes() - self.halted.len()) });
+                    let nodes = number(self.touched_nodes() - self.halted.len());
+                    self.news.push(RolloutNews::Halted { nodes, why: self.halt.clone().unwrap_or_default() });
                     return;
                 }
                 let down: BTreeSet<&String> = self.failed.union(&self.sick).collect();
@@ -280,6 +288,11 @@ impl Rollout {
         self.sick.extend(all.iter().filter(|node| !self.known.contains(**node)).map(|node| (*node).clone()));
         if self.needing.is_empty() {
             self.news.push(RolloutNews::Nothing { nodes: number(all.len()) });
+            return;
+        }
+        if let Some(why) = self.halt.clone() {
+            self.way = Way::Stopped;
+            self.news.push(RolloutNews::Halted { nodes: 0, why });
             return;
         }
         let sick: Vec<String> = self.sick.difference(&self.begun).cloned().collect();
@@ -467,7 +480,7 @@ mod tests {
         assert!(matches!(rollout.decide(RolloutPart::Drain(1)), Decision::Go { .. }));
         rollout.over(RolloutPart::Drain(1), &BTreeSet::new());
         assert!(matches!(rollout.decide(RolloutPart::Change(1)), Decision::Go { .. }));
-        rollout.halted(&Target { host: "h".to_owned(), node: Some("b".to_owned()) });
+        rollout.halted(&Target { host: "h".to_owned(), node: Some("b".to_owned()) }, "a sale");
         rollout.over(RolloutPart::Change(1), &BTreeSet::from(["b".to_owned()]));
         let goes: Vec<RolloutPart> = parts(3)
             .into_iter()
@@ -476,7 +489,21 @@ mod tests {
             .collect();
         assert_eq!(goes, [RolloutPart::Ready(1)]);
         assert!(rollout.is_refused());
-        assert_eq!(rollout.news().last(), Some(&RolloutNews::Halted { nodes: 1 }));
+        assert_eq!(rollout.news().last(), Some(&RolloutNews::Halted { nodes: 1, why: "a sale".to_owned() }));
+    }
+
+    #[test]
+    fn what_is_halted_already_is_not_begun() {
+        for (pending, goes) in [(true, false), (false, true)] {
+            let mut rollout = Rollout::new(info(&[&["a"], &["b"]], 0), false);
+            tell(&mut rollout, "a", true, false);
+            let target = Target { host: "h".to_owned(), node: Some("b".to_owned()) };
+            let output = [("pending", Value::Bool(pending)), ("halted", Value::from("a sale"))];
+            rollout.standing(&target, &output.map(|(name, value)| (name.to_owned(), value)).into());
+            let done = walk(&mut rollout, &["a", "b"], |_, _| false);
+            assert_eq!(done.iter().any(|(part, _)| *part != RolloutPart::Prepare), goes, "{done:?}");
+            assert_eq!(rollout.is_refused(), !goes);
+        }
     }
 
     #[test]

@@ -86,11 +86,9 @@ impl Stages {
                     rollout.served(output);
                 }
             }
-            EventKind::StepFinished { step, outcome: Outcome::Failed(failure, _), .. }
-                if failure.facts.contains_key(HALTED) =>
-            {
-                if let Some(rollout) = self.current_rollout() {
-                    rollout.halted(&step.target);
+            EventKind::StepFinished { step, outcome: Outcome::Failed(failure, _), .. } => {
+                if let (Some(why), Some(rollout)) = (failure.facts.get(HALTED), self.current_rollout()) {
+                    rollout.halted(&step.target, why);
                 }
             }
             EventKind::StageFinished { failed, .. } => {

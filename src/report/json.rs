@@ -163,7 +163,7 @@ fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
         RolloutNews::PutsBack { failed, budget, nodes } => {
             ("puts_back", Some(*nodes), Some(failed), Some(*budget), None)
         }
-        RolloutNews::Halted { nodes } => ("halted", Some(*nodes), None, None, None),
+        RolloutNews::Halted { nodes, .. } => ("halted", Some(*nodes), None, None, None),
         RolloutNews::PutBack { nodes, .. } => ("put_back", Some(*nodes), None, None, None),
         RolloutNews::NotPutBack { nodes } => ("not_put_back", None, Some(nodes), None, None),
         RolloutNews::Done { nodes, left } => ("done", Some(*nodes), Some(left), None, None),
@@ -192,7 +192,7 @@ fn of_logs(news: &RolloutNews) -> [(&'static str, Value); 7] {
         }
         RolloutNews::FewRequests { nodes, at_least } => (few, least) = (Some(nodes), Some(at_least)),
         RolloutNews::NoLog { nodes } => few = Some(nodes),
-        RolloutNews::LogUnread { why: told, .. } => why = Some(told),
+        RolloutNews::LogUnread { why: told, .. } | RolloutNews::Halted { why: told, .. } => why = Some(told),
         _ => {}
     }
     [

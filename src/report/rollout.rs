@@ -100,9 +100,13 @@ pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
         RolloutNews::PutsBack { failed, budget: most, nodes: number } => {
             (format!("{} failed, {}: putting {} back", all(failed), budget(*most), nodes(*number)), Paint::Bad)
         }
-        RolloutNews::Halted { nodes: number } => (
+        RolloutNews::Halted { nodes: 0, why } => {
+            (format!("HALTED by a person ({}): not begun; `fanli rollout resume` goes on", short(why)), Paint::Bad)
+        }
+        RolloutNews::Halted { nodes: number, why } => (
             format!(
-                "HALTED by a person: {} {} what is new; `fanli rollout resume` goes on",
+                "HALTED by a person ({}): {} {} what is new; `fanli rollout resume` goes on",
+                short(why),
                 nodes(*number),
                 have(*number)
             ),

@@ -186,8 +186,8 @@ mod tests {
     use std::io::Write as _;
     use std::sync::Arc;
 
-    use super::super::{NoBlobs, Probe};
     use super::{LogMarks, Served, fits};
+    use crate::system::{NoBlobs, Probe};
 
     #[test]
     fn files_of_a_pattern() {

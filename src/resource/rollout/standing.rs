@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use super::halt::halted;
 use super::{FormerRecord, Record, RevertStep};
 use crate::change::{Change, Fields, State, between};
 use crate::failure::Failure;
@@ -37,6 +38,7 @@ crate::kind! {
         "pending": "whether it needs what is rolled out",
         "sick": "whether it is there and not well",
         "begun": "whether a rollout has begun to make its container anew, and did not come to its end",
+        "halted": "who halted the rollouts of this host, when and why; null when nobody did",
     }
     example r#"standing "fanli-example" { slots = { "/data/conf" = "5f0c3a9be1d2" }  url = "http://10.77.9.2/ping" }"#
 }
@@ -130,7 +132,9 @@ impl Resource for Standing {
         };
         let sick = found.is_some() && !well;
         let output = [("running", running), ("pending", pending), ("sick", sick), ("begun", begun)];
-        let output = output.into_iter().map(|(name, flag)| (name.to_owned(), Value::Bool(flag))).collect();
+        let mut output: Map = output.into_iter().map(|(name, flag)| (name.to_owned(), Value::Bool(flag))).collect();
+        let halted = halted(probe)?.map_or(Value::Null, |mark| Value::Str(mark.show()));
+        output.insert("halted".to_owned(), halted);
         Ok(Observed { state: State::Present(Fields::new()), output })
     }
 

@@ -76,12 +76,12 @@ fn a_halt_leaves_every_container_as_it_is_and_in_traffic() {
         // Whoever was begun with in that moment is gone through with.
         let told = if new == 1 { "1 node has".to_owned() } else { format!("{new} nodes have") };
         assert!(new == 1 || new == 3, "{new}");
-        assert!(place.log().contains(&format!("HALTED by a person: {told} what is new")), "{}", place.log());
+        assert!(place.log().contains(&format!("a sale): {told} what is new")), "{}", place.log());
         place.all_up();
         let halted = place.is();
         let said = place.play(&[]);
         assert_eq!(said.code, 4, "{}", said.text);
-        said.says("HALTED by a person").says("a sale");
+        said.says("HALTED by a person (since").says("a sale): not begun");
         assert_eq!(place.is(), halted);
         place.all_up();
     });
