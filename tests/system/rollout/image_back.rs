@@ -1,5 +1,6 @@
 //! Rollouts of an image that are broken off: on the way back, by a person, and with nobody left to go on.
 
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::image::{Lacks, PLAYBOOK, same_again};
@@ -41,7 +42,7 @@ fn a_way_back_that_is_killed_again_and_again_ends_where_it_was_to() {
     play.wait().unwrap();
     // Each of these comes further than the one before, whose helpers may still be at work.
     for millis in [900, 2_500, 4_000] {
-        let mut back = place.command(&["rollout", "rollback", "web.fp"]).spawn().unwrap();
+        let mut back = place.command(&["rollout", "rollback", "web.fp"]).stdout(Stdio::null()).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(millis));
         assert!(back.try_wait().unwrap().is_none(), "it came to its end within {millis} ms");
         back.kill().unwrap();
