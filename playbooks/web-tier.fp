@@ -21,15 +21,21 @@ vars {
   sites        = ["eagle", "event", "fun", "quan", "static", "super", "tuan", "www", "zhide"]
   default_site = "www"  # answers when no other name fits
 
-  apache    = {
+  apache      = {
     start      = 2         # processes at the start,
     spare      = 2         # kept waiting,
     workers    = 32        # at most: each is one request and some 20 MiB
     log_level  = "warn"
     static_age = "1 hour"  # how long browsers keep static pages
   }
-  proxies   = []  # load balancers whose X-Forwarded-For is believed
-  node_size = 512MiB
+  php         = {
+    memory  = "128M"  # of one request,
+    seconds = 30      # that it may compute,
+    upload  = "32M"   # and send
+  }
+  show_errors = false  # PHP's, to visitors: never in production
+  proxies     = []     # load balancers whose X-Forwarded-For is believed
+  node_size   = 512MiB
 
   conf   = "/data/rodata/cfg_file"  # configuration that nodes mount, read-only
   copies = 2                        # of Apache's on each host: a change goes out one copy at a time

@@ -21,4 +21,5 @@ vars {
     webdata  = { type = "bind"  from = "/data/store/webdata"  options = [] }
   }
   sample_pages = true
+  show_errors  = true
 }

@@ -45,10 +45,16 @@ fn a3_logs_are_cut_by_the_hour_and_belong_to_the_admin() {
 #[test]
 fn a4_the_real_programs_accept_their_configuration() {
     let _lab = converged();
-    let (name, _) = nodes("lab2").remove(0);
+    let (name, address) = nodes("lab2").remove(0);
     assert_eq!(on("lab2", &format!("docker exec {name} apachectl -t 2>&1")), "Syntax OK");
     assert!(on("lab2", &format!("docker exec {name} supervisorctl status apache2")).contains("RUNNING"));
     assert_eq!(on("lab2", &format!("docker exec {name} cat /proc/1/comm")), "supervisord");
+    // PHP has what the environment says, asked from itself.
+    let page = "/data/store/webdata/www/limits.php";
+    on("lab2", &format!("echo '<?php echo ini_get(\"memory_limit\"), ini_get(\"display_errors\");' > {page}"));
+    let said = get(&address, "/limits.php");
+    on("lab2", &format!("rm {page}"));
+    assert_eq!(said, (200, "128M1".to_owned()));
 }
 
 #[test]
