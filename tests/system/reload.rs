@@ -207,16 +207,17 @@ fn a_server_that_was_killed_leaves_nothing_in_its_own_way() {
     up();
     assert_eq!(left(), "0");
 
-    // While supervisor still tries.
+    // While supervisor still tries, or is about to.
     killed();
-    wait_for("it is tried", || told(host, "frl-a", "apache2").contains("BACKOFF").then_some(()));
+    wait_for("it is seen", || (!told(host, "frl-a", "apache2").contains("RUNNING")).then_some(()));
     reloaded();
     up();
     assert_eq!(left(), "0");
 
     killed();
-    wait_for("it is tried", || told(host, "frl-a", "apache2").contains("BACKOFF").then_some(()));
-    drive.one(&kept("stopped"));
+    given_up();
+    assert_eq!(drive.one(&kept("stopped")).fields(), ["state"]);
+    drive.one(&kept("stopped")).no_change();
     assert_eq!(host.must("docker exec frl-a sh -c 'pgrep -c apache2 || :'"), "0");
     assert_eq!(others(), before, "somebody else's process was touched");
 }

@@ -89,8 +89,10 @@ impl Resource for Program {
         let down = |word: &str| matches!(word, "exited" | "fatal");
         let state = match together(&processes) {
             _ if processes.is_empty() => "stopped",
-            // What is down already need not be stopped.
-            word if self.state == Run::Stopped && down(word) => "stopped",
+            // What is down already need not be stopped, unless something of it still runs.
+            word if self.state == Run::Stopped && down(word) && !supervisor.has_leftovers(&processes).await? => {
+                "stopped"
+            }
             word => word,
         };
         Ok(Observed { state: State::present([("config", config), ("state", state)]), output: output(&processes) })

@@ -46,6 +46,19 @@ impl Supervisor {
         };
         Ok(orphans(&all, own).into_iter().filter(of_program).collect())
     }
+
+    /// Whether any of a program's processes has left something behind: it is down, and still answers.
+    ///
+    /// # Errors
+    /// Supervisor does not answer.
+    pub async fn has_leftovers(&self, processes: &[Process]) -> Result<bool, Failure> {
+        for process in processes {
+            if !self.leftovers(process).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 impl SupervisorHands {
