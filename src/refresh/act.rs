@@ -107,9 +107,6 @@ pub(super) async fn heal(settings: &Settings) -> Result<Healed, Failure> {
     if !given_up {
         return Ok(Healed { started: None, ended });
     }
-    for process in found.iter().filter(|process| process.state == ProcessState::Fatal) {
-        supervisor.start(&process.full_name()).await?;
-    }
     let up = supervisor.bring_up(name, patience(settings)).await?;
     Ok(Healed { started: Some(births_of(&up)), ended })
 }

@@ -182,7 +182,7 @@ fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
     (word, fields.into_iter().chain(of_logs(news)).map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// What access logs have said, of the news that come from them; nothing of the others.
+/// What access logs have said, and why rollouts are halted, of the news that tell it; nothing of the others.
 fn of_logs(news: &RolloutNews) -> [(&'static str, Value); 7] {
     let (mut served, mut others, mut few, mut least, mut why) = (None, None, None, None, None);
     match news {
