@@ -176,15 +176,11 @@ pub fn strayed(process: &str, home: &Path) -> Option<PathBuf> {
         let threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
         threads.filter_map(place).find(|place| place != home)
     };
-    let mut found = look();
     for _ in 0..100 {
-        if found.is_none() {
-            break;
-        }
+        look()?;
         std::thread::sleep(Duration::from_millis(10));
-        found = look();
     }
-    found
+    look()
 }
 
 fn micros(since: Instant) -> u64 {

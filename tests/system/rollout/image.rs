@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::place::{NODES, Place, STRICT, get};
 use super::under_load;
-use crate::supervised::wait_for;
 
 pub const PLAYBOOK: &str = r#"
 vars {
@@ -309,10 +308,8 @@ fn killed_while_nodes_are_made_anew_it_goes_on_or_goes_back() {
     let first = place.is();
     place.image("frt/web:2", "two", Lacks::Nothing);
     for back in [true, false] {
-        let log = std::fs::File::create(place.project().join("log")).unwrap();
-        let mut play = place.command(&["play", "web.fp", "--set", "image=frt/web:2"]).stdout(log).spawn().unwrap();
-        let log = || std::fs::read_to_string(place.project().join("log")).unwrap();
-        wait_for("the second batch", || log().contains("(batch 2 of 3): change").then_some(()));
+        let mut play = place.begin(&["--set", "image=frt/web:2"]);
+        place.waits_for("(batch 2 of 3): change");
         std::thread::sleep(Duration::from_millis(if back { 400 } else { 900 }));
         play.kill().unwrap();
         play.wait().unwrap();

@@ -11,22 +11,6 @@ use crate::supervised::wait_for;
 const TWO: [&str; 2] = ["--set", "image=frt/web:2"];
 const THREE: [&str; 2] = ["--set", "image=frt/web:3"];
 
-impl Place {
-    /// A play that is on its way; its output so far is in `log`.
-    fn begin(&self, more: &[&str]) -> std::process::Child {
-        let log = std::fs::File::create(self.project().join("log")).unwrap();
-        self.command(&[&["play", "web.fp"], more].concat()).stdout(log).spawn().unwrap()
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.project().join("log")).unwrap()
-    }
-
-    fn waits_for(&self, text: &str) {
-        wait_for(text, || self.log().contains(text).then_some(()));
-    }
-}
-
 #[test]
 fn a_way_back_that_is_killed_again_and_again_ends_where_it_was_to() {
     let place = Place::with_images(false);

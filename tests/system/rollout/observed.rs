@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::place::{NODES, Place, STRICT, try_get};
 use super::under_load;
-use crate::supervised::wait_for;
 
 /// A look, and who was out.
 type Seen = (Instant, Vec<&'static str>);
@@ -76,17 +75,15 @@ fn no_more_nodes_are_out_than_a_batch_has_whatever_dies_meanwhile() {
 
     // A node of the last batch dies while the first goes: what was touched is put back, and nobody else is taken out meanwhile.
     let observer = Observer::start(&place);
-    let log = std::fs::File::create(place.project().join("log")).unwrap();
-    let mut play = place.command(&["play", "web.fp", "--set", "word=three"]).stdout(log).spawn().unwrap();
-    let log = || std::fs::read_to_string(place.project().join("log")).unwrap();
-    wait_for("the first batch", || log().contains("(batch 1 of 3): change").then_some(()));
+    let mut play = place.begin(&["--set", "word=three"]);
+    place.waits_for("(batch 1 of 3): change");
     // On the way back it goes to the balancer, too, which waits for it.
     place.on(Place::host_of("web6"), "docker kill web6");
-    assert_eq!(play.wait().unwrap().code(), Some(4), "{}", log());
+    assert_eq!(play.wait().unwrap().code(), Some(4), "{}", place.log());
     let (most, _) = observer.end(Some("web6"));
-    eprintln!("{}", log());
-    assert!(log().contains("web6 is not running any more, and did when it began"), "{}", log());
-    assert!(log().contains("6 nodes put back: all is as before"), "{}", log());
+    eprintln!("{}", place.log());
+    assert!(place.log().contains("web6 is not running any more, and did when it began"), "{}", place.log());
+    assert!(place.log().contains("6 nodes put back: all is as before"), "{}", place.log());
     assert!((1..=3).contains(&most), "{most} of 3");
     place.on(Place::host_of("web6"), "docker start web6");
     place.all_up();
@@ -124,19 +121,16 @@ fn a_clock_that_is_set_shortens_no_wait_and_skips_no_check() {
     place.all_up();
     for (word, by) in [("two", "+1 hour"), ("three", "-1 hour")] {
         under_load(&place, by, || {
-            let log = std::fs::File::create(place.project().join("log")).unwrap();
-            let mut play =
-                place.command(&["play", "web.fp", "--set", &format!("word={word}")]).stdout(log).spawn().unwrap();
-            let log = || std::fs::read_to_string(place.project().join("log")).unwrap();
-            wait_for("the first batch settles", || log().contains("(batch 1 of 3): settle").then_some(()));
+            let mut play = place.begin(&["--set", &format!("word={word}")]);
+            place.waits_for("(batch 1 of 3): settle");
             let settles = Instant::now();
             let clock = Clock::step(by);
-            wait_for("the second batch", || log().contains("(batch 2 of 3): drain").then_some(()));
+            place.waits_for("(batch 2 of 3): drain");
             let took = settles.elapsed();
             assert!(took > Duration::from_secs(3), "{by}: settled for {took:?} of 4s");
             // The last two batches with the clock as it was set.
-            assert!(play.wait().unwrap().success(), "{by}: {}", log());
-            assert!(!log().contains("put back"), "{by}: {}", log());
+            assert!(play.wait().unwrap().success(), "{by}: {}", place.log());
+            assert!(!place.log().contains("put back"), "{by}: {}", place.log());
             drop(clock);
         });
         place.all_have(word);

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::time::Duration;
 
 use crate::common::fanli;
@@ -310,6 +310,22 @@ impl Place {
 
     pub fn play(&self, more: &[&str]) -> Said {
         self.fanli(&[&["play", "web.fp"], more].concat())
+    }
+
+    /// A play that is on its way; its output so far is in [`Place::log`].
+    pub fn begin(&self, more: &[&str]) -> Child {
+        let log = std::fs::File::create(self.project().join("log")).unwrap();
+        self.command(&[&["play", "web.fp"], more].concat()).stdout(log).spawn().unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.project().join("log")).unwrap()
+    }
+
+    /// Waits until the play that was begun last says so.
+    #[track_caller]
+    pub fn waits_for(&self, text: &str) {
+        wait_for(text, || self.log().contains(text).then_some(()));
     }
 
     /// The host that carries a node: they are spread in turn.

@@ -2,7 +2,6 @@
 
 use super::place::{NODES, Place};
 use super::under_load;
-use crate::supervised::wait_for;
 
 #[test]
 fn a_line_in_a_template_goes_out_and_comes_back_and_no_request_fails() {
@@ -70,13 +69,11 @@ fn what_the_trial_refuses_touches_no_node() {
 fn a_halt_stops_what_is_under_way_and_stays_until_it_is_taken_away() {
     let place = Place::played();
     under_load(&place, "halted", || {
-        let log = std::fs::File::create(place.project().join("log")).unwrap();
-        let mut play = place.command(&["play", "web.fp", "--set", "word=two"]).stdout(log).spawn().unwrap();
-        let log = || std::fs::read_to_string(place.project().join("log")).unwrap();
-        wait_for("the second batch", || log().contains("(batch 2 of 3): drain").then_some(()));
+        let mut play = place.begin(&["--set", "word=two"]);
+        place.waits_for("(batch 2 of 3): drain");
         place.fanli(&["rollout", "halt", "web.fp", "--because", "a sale"]).good();
-        assert_eq!(play.wait().unwrap().code(), Some(4), "{}", log());
-        assert!(log().contains("HALTED by a person"), "{}", log());
+        assert_eq!(play.wait().unwrap().code(), Some(4), "{}", place.log());
+        assert!(place.log().contains("HALTED by a person"), "{}", place.log());
         place.all_up();
         // Also for later runs, whatever they bring.
         let said = place.play(&["--set", "word=three"]);
