@@ -171,7 +171,7 @@ pub(super) fn keys(lab: &Lab, hosts: &[Host]) -> Result<(), Failure> {
     let _ = write!(
         config,
         "Host *\n  User root\n  IdentityFile {dir}/key\n  IdentitiesOnly yes\n  UserKnownHostsFile {dir}/known_hosts\n  \
-         GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  UpdateHostKeys no\n"
+         GlobalKnownHostsFile /dev/null\n  StrictHostKeyChecking yes\n  UpdateHostKeys no\n  KexAlgorithms curve25519-sha256\n"
     );
     write(&lab.dir.join("known_hosts"), &known)?;
     write(&lab.ssh_config(), &config)?;

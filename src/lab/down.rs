@@ -39,11 +39,6 @@ pub(super) fn down(name: &str, keep: bool, out: &mut (dyn Write + Send)) -> Resu
         }
     }
     failures.extend(switch::down(&lab));
-    let others = Lab::others(name);
-    if lab.forwarding && !others && !Path::new("/sys/class/net/docker0").exists() {
-        failures
-            .extend(fs::write(switch::FORWARD, "0").with_context(|| format!("cannot write {}", switch::FORWARD)).err());
-    }
     if !keep && lab.dir.exists() && failures.is_empty() {
         failures
             .extend(fs::remove_dir_all(&lab.dir).with_context(|| format!("cannot remove {}", lab.dir.display())).err());
@@ -52,13 +47,33 @@ pub(super) fn down(name: &str, keep: bool, out: &mut (dyn Write + Send)) -> Resu
             let _ = fs::remove_dir(parent);
         }
     }
-    // Removing a folder would also take away what hosts of another lab have mounted there.
-    for place in lab.made.iter().rev().filter(|_| !others) {
-        let _ = fs::remove_dir(place);
-    }
-    together(failures).map_err(|failure| failure.hint("run `lab down` again"))?;
-    Lab::forget(name);
+    together(failures)
+        .and_then(|()| give_back(&lab))
+        .map_err(|failure| failure.hint(format!("run it again: fanli lab down --name {name}")))?;
     say(out, &format!("lab `{name}` is gone"));
+    Ok(())
+}
+
+/// Takes back what the lab changed of the machine, or leaves that to another lab which still needs it, and forgets the lab.
+///
+/// # Errors
+/// When the machine's switch for passing packets on cannot be turned back, or another lab's file cannot be read or written.
+fn give_back(lab: &Lab) -> Result<(), Failure> {
+    let _lock = lock_machine()?;
+    if let Some(mut other) = Lab::another(&lab.name)? {
+        other.forwarding |= lab.forwarding;
+        other.made.extend(lab.made.iter().cloned());
+        other.remember()?;
+    } else {
+        if lab.forwarding && !Path::new("/sys/class/net/docker0").exists() {
+            fs::write(switch::FORWARD, "0").with_context(|| format!("cannot write {}", switch::FORWARD))?;
+        }
+        for place in lab.made.iter().rev() {
+            // Only when it is empty.
+            let _ = fs::remove_dir(place);
+        }
+    }
+    Lab::forget(&lab.name);
     Ok(())
 }
 
@@ -126,6 +141,17 @@ fn remove_tree(folder: &Path) {
         }
     }
     let _ = fs::remove_dir(folder);
+}
+
+/// Keeps labs from changing the machine at the same time: its switch for passing packets on, and what is written down of other
+/// labs. Waits for a lab that does; it takes milliseconds. The folder itself is locked, so that no file is left behind.
+///
+/// # Errors
+/// When the folder cannot be opened or locked.
+pub(super) fn lock_machine() -> Result<fs::File, Failure> {
+    let folder = fs::File::open("/run").context("cannot open /run")?;
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockExclusive).context("cannot lock /run")?;
+    Ok(folder)
 }
 
 /// Keeps two commands from working on one lab. The lock dies with its holder.

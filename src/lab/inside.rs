@@ -63,8 +63,8 @@ fn mount_all(dir: &Path) -> Result<(), Failure> {
             }
         }
         fs::create_dir_all(&own).with_context(|| format!("cannot make {}", own.display()))?;
-        if place == "/tmp" {
-            tool("chmod", &["1777", &text(&own)])?;
+        if let Some((_, mode)) = [("/tmp", "1777"), ("/root", "0700")].into_iter().find(|(name, _)| *name == place) {
+            tool("chmod", &[mode, &text(&own)])?;
         }
         tool("mount", &["--bind", &text(&own), place])?;
     }

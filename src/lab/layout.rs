@@ -12,12 +12,13 @@ use crate::failure::{Context, Failure};
 /// Where running labs are remembered, one file each. `/run` forgets them when the machine starts anew, as the kernel does.
 const RUNNING: &str = "/run/fanli-lab";
 
-/// Places that every host sees as its own and empty. `/tmp` comes last: a lab's folder may lie below it.
-pub(super) const PRIVATE: [&str; 5] = ["/run", "/data", "/var/lib/docker", "/var/lib/fanli", "/tmp"];
+/// Places that every host sees as its own and empty. `/root` among them: what this machine's login files start is no part of a
+/// host. `/tmp` comes last: a lab's folder may lie below it.
+pub(super) const PRIVATE: [&str; 6] = ["/run", "/data", "/root", "/var/lib/docker", "/var/lib/fanli", "/tmp"];
 
 /// Places of which every host has its own version: what it writes there, no other host sees.
-pub(super) const OVERLAID: [&str; 10] =
-    ["/etc", "/home", "/opt", "/root", "/srv", "/usr", "/var/cache", "/var/log", "/var/lib/apt", "/var/lib/dpkg"];
+pub(super) const OVERLAID: [&str; 9] =
+    ["/etc", "/home", "/opt", "/srv", "/usr", "/var/cache", "/var/log", "/var/lib/apt", "/var/lib/dpkg"];
 
 /// A lab.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,11 +120,16 @@ impl Lab {
         let _ = std::fs::remove_dir(RUNNING);
     }
 
-    /// Whether labs of other names run.
-    pub(super) fn others(name: &str) -> bool {
-        let own = Self::file(name);
+    /// Returns a running lab of another name, if there is one.
+    ///
+    /// # Errors
+    /// When what was written down about it cannot be read.
+    pub(super) fn another(name: &str) -> Result<Option<Self>, Failure> {
         let entries = std::fs::read_dir(RUNNING).into_iter().flatten().flatten().map(|entry| entry.path());
-        entries.into_iter().any(|path| path.extension().is_some_and(|end| end == "json") && path != own)
+        let names = entries.filter(|path| path.extension().is_some_and(|end| end == "json"));
+        let mut others =
+            names.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).filter(|other| other != name);
+        others.next().map_or(Ok(None), |other| Self::find(&other))
     }
 
     fn file(name: &str) -> PathBuf {

@@ -130,6 +130,7 @@ fn prepare(lab: &mut Lab) -> Result<(), Failure> {
     fs::create_dir_all(&lab.dir).with_context(|| format!("cannot make {}", lab.dir.display()))?;
     fs::set_permissions(&lab.dir, fs::Permissions::from_mode(0o700))
         .context("cannot close the lab's folder to others")?;
+    let _machine = down::lock_machine()?;
     let absent: Vec<&Path> = PRIVATE.iter().map(Path::new).filter(|place| !place.exists()).collect();
     let forwards = fs::read_to_string(FORWARD).with_context(|| format!("cannot read {FORWARD}"))?.trim() == "1";
     lab.forwarding |= !forwards;
