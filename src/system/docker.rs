@@ -88,6 +88,8 @@ pub struct Container {
     pub status: String,
     /// The exit code of its last process, and what the daemon says about a failed start.
     pub exit: (i64, String),
+    /// How often the daemon has started it again after it ended by itself.
+    pub restarts: u64,
     /// The process ID of its first process, while there is one.
     pub pid: Option<u32>,
     /// When it was last started, as the daemon writes it.
@@ -146,6 +148,8 @@ struct RawContainer {
     id: String,
     name: String,
     image: String,
+    #[serde(default)]
+    restart_count: u64,
     state: RawState,
     config: RawConfig,
     host_config: RawHost,
@@ -413,6 +417,7 @@ impl Docker {
             labels: raw.config.labels.unwrap_or_default(),
             status: raw.state.status,
             exit: (raw.state.exit_code, raw.state.error),
+            restarts: raw.restart_count,
             pid: Some(raw.state.pid).filter(|pid| *pid > 0),
             started_at: raw.state.started_at,
             network_mode: raw.host_config.network_mode,

@@ -75,17 +75,19 @@ fn shown(identity: &Identity) -> String {
     format!("{} ({})", identity.image(), short_id(&identity.image_id))
 }
 
-/// How a container ended that does not run, with the last lines that it said.
+/// How a container ended that does not run, or that the daemon starts again and again, with the last lines that it printed.
 async fn ended(found: &Container, docker: &Docker) -> String {
-    if found.status == "running" {
-        return String::new();
-    }
+    let end = match (found.status.as_str(), found.restarts) {
+        ("running", 0) => return String::new(),
+        ("running", restarts) => format!("started again {restarts} times"),
+        (status, _) => format!("{status} with exit code {}", found.exit.0),
+    };
     let said = docker.last_said(&found.id).await.unwrap_or_default();
     let lines: Vec<&str> = said.lines().collect();
     let last: String = lines.get(lines.len().saturating_sub(2)..).unwrap_or_default().join("; ");
     let last: String = last.chars().take(300).collect();
     let said = if last.is_empty() { last } else { format!(" (`{last}`)") };
-    format!(", {} with exit code {}{said}", found.status, found.exit.0)
+    format!(", {end}{said}")
 }
 
 fn identity(found: &Container) -> Identity {
