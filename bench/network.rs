@@ -31,6 +31,8 @@ use fanli::resource::kinds::Kind;
 use fanli::system::{Actuator, BlobFuture, BlobSource, Probe};
 use fanli::value::{Digest, Map, Value};
 
+#[path = "../tests/common/mod.rs"]
+mod common;
 #[path = "../tests/system/docker_hosts.rs"]
 mod docker_hosts;
 

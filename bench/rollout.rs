@@ -39,7 +39,7 @@ use ledger::{Client, Load, Row};
 use place::{NODES, Place, Said, Site, TEMPLATE};
 
 /// The balancer forgives what it can: a request that reached no server goes to another one.
-const SITE: Site = Site { lab: "frb", net: "10.94", retries: "retries 3\n  option redispatch", stop: "TERM" };
+const SITE: Site = Site { retries: "retries 3\n  option redispatch", stop: "TERM" };
 
 const CLIENTS: [(Client, usize); 5] = [
     (Client::KeepAlive, 4),
@@ -118,9 +118,9 @@ impl Lab {
         for node in NODES {
             let (host, address) = (Place::host_of(node), place.address(node));
             let address = address.trim_end_matches(":80");
-            let _ = writeln!(inventory, "{node} ansible_host={}{host} address={address}", SITE.lab);
+            let _ = writeln!(inventory, "{node} ansible_host={}{host} address={address}", place.lab.name());
         }
-        place.write("hosts.ini", &format!("{inventory}\n[balancers]\n{}1\n", SITE.lab));
+        place.write("hosts.ini", &format!("{inventory}\n[balancers]\n{}1\n", place.lab.name()));
         place.write("script.sh", include_str!("rollout/script.sh"));
         lab
     }
@@ -143,7 +143,7 @@ impl Lab {
 
     fn script(&self, line: &Line, command: &str) -> Said {
         self.lay(line);
-        self.run(Command::new("sh").args(["script.sh", &self.place.config(), SITE.lab, "files", command]))
+        self.run(Command::new("sh").args(["script.sh", &self.place.config(), self.place.lab.name(), "files", command]))
     }
 
     fn ansible(&self, line: &Line, how: &str, drained: bool) -> Said {

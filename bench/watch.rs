@@ -18,6 +18,8 @@
     clippy::cast_possible_truncation
 )]
 
+#[path = "../tests/common/mod.rs"]
+mod common;
 #[path = "../tests/system/docker_hosts.rs"]
 mod docker_hosts;
 #[path = "../tests/system/drive.rs"]

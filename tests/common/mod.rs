@@ -8,6 +8,8 @@
     reason = "each test binary and module uses its own part"
 )]
 
+pub mod chance;
+pub mod keeper;
 pub mod kept_lab;
 
 use std::collections::BTreeMap;

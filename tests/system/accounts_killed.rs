@@ -10,6 +10,7 @@ use fanli::value::Value;
 
 use crate::apart::{apart, folder, sh};
 use crate::args;
+use crate::common::chance::{Chance, moments};
 use crate::common::{Bench, build};
 
 const TABLES: [&str; 6] = ["passwd", "shadow", "group", "gshadow", "subuid", "subgid"];
@@ -75,7 +76,7 @@ fn kill_at_each(program: &str, task: &Kind, whole: &dyn Fn(&str)) {
     keep(&tables);
     wrap(program, "", &log);
     bench.converge(task).unwrap();
-    let points = points(&log);
+    let points = Chance::new().some(points(&log), moments(8, usize::MAX));
     whole("not killed");
     let (mut killed, mut locked, mut strays) = (0, 0, 0);
     for (name, which) in &points {

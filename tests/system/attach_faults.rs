@@ -1,7 +1,7 @@
 //! A plug that is killed, refused or overtaken at any of its calls: one clean run brings about what was declared, nothing else is
 //! left, and a second run changes nothing. Needs strace, which does it from outside: the product has no hooks for this.
 //!
-//! Some of the calls, by a seed that is printed; all of them with `FANLI_TEST_MOMENTS=all` (a number: so many of each name).
+//! Some of the calls, by a seed that is printed; all of them in `tests/run soak`.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,65 +9,9 @@ use std::time::{Duration, Instant};
 use fanli::value::Value;
 
 use crate::docker_hosts::{Host, Hosts};
-use crate::drive::{Drive, Report, Task};
+use crate::drive::{Report, Task};
+use crate::faults::{calls, hit, some_of, strace};
 use crate::plugs::{attach, inside, web};
-
-/// How many calls of each name when the environment (`FANLI_TEST_MOMENTS`) does not say: a moment takes some three seconds.
-const MOMENTS: usize = 2;
-
-/// Some numbers from 1 to `most`, in order.
-pub fn moments(most: usize) -> Vec<usize> {
-    let asked = std::env::var("FANLI_TEST_MOMENTS").unwrap_or_default();
-    let count = if asked == "all" { most } else { asked.parse().unwrap_or(MOMENTS) };
-    let seed: u64 = std::env::var("FANLI_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        u64::from(now.subsec_nanos())
-    });
-    let mut all: Vec<usize> = (1..=most).collect();
-    let mut state = seed | 1;
-    for left in (1..all.len()).rev() {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        all.swap(left, usize::try_from(state % (left as u64 + 1)).unwrap());
-    }
-    all.truncate(count);
-    all.sort_unstable();
-    println!("{} of {most} moments, FANLI_TEST_SEED={seed}: {all:?}", all.len());
-    all
-}
-
-/// What is done at which call.
-pub fn strace(host: &Host, call: &str, inject: Option<&str>, log: &Path) -> Drive {
-    let mut drive = host.drive();
-    drive.threads = 1;
-    drive.wrap = ["strace", "-f", "-qq", "-o", log.to_str().unwrap(), "-e"].map(String::from).to_vec();
-    drive.wrap.push(format!("trace={call}"));
-    if let Some(inject) = inject {
-        drive.wrap.extend(["-e".to_owned(), format!("inject={call}:{inject}")]);
-    }
-    drive
-}
-
-/// How many such calls a plug makes: of its busiest thread (strace counts for each thread), and how many threads make any.
-pub fn calls(host: &Host, tasks: &[Task], call: &str, log: &Path) -> (usize, usize) {
-    for done in strace(host, call, None, log).run(tasks) {
-        assert!(done.failure.is_none(), "{}", done.failure.unwrap());
-    }
-    let text = std::fs::read_to_string(log).unwrap();
-    let mut counts = std::collections::BTreeMap::<&str, usize>::new();
-    for (thread, what) in text.lines().filter_map(|line| line.split_once(' ')) {
-        if call.split(',').any(|call| what.trim_start().starts_with(&format!("{call}("))) {
-            *counts.entry(thread).or_default() += 1;
-        }
-    }
-    (counts.values().copied().max().unwrap_or(0), counts.len())
-}
-
-pub fn hit(log: &Path) -> bool {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    text.contains("(INJECTED)") || text.contains("--- SIGSTOP") || text.contains("killed by SIGKILL")
-}
 
 /// As before the first plug.
 fn unplug(host: &Host, container: &str, shim: &str) {
@@ -135,7 +79,7 @@ fn killed_or_refused_at_each_call() {
     ] {
         let (mut hits, mut failures) = (0, 0);
         unplug(host, "fpr-f", shim);
-        for number in moments(calls(host, &tasks[1..], call, &log).0) {
+        for number in some_of(calls(host, &tasks[1..], call, &log).0, 2) {
             unplug(host, "fpr-f", shim);
             let at = format!("{call}:{inject}:when={number}");
             let done = strace(host, call, Some(&format!("{inject}:when={number}")), &log).try_run(&tasks[1..]);
@@ -208,7 +152,7 @@ fn overtaken(host: &Host, tasks: &[Task], shim: &str, damage: &dyn Fn(), mend: &
     let (most, _) = calls(host, &tasks[1..], "sendto", &log);
     assert!(most > 12, "{most} requests");
     let (mut stops, mut failures) = (0, 0);
-    for number in moments(most) {
+    for number in some_of(most, 2) {
         unplug(host, "fpr-f", shim);
         let at = format!("sendto:signal=STOP:when={number}");
         let (done, reports) = stopped(host, &tasks[1], ("sendto", number, 1), &log, &|_| damage());
@@ -239,7 +183,7 @@ fn killed_at_each_entry_into_the_container() {
     let (_, most) = calls(host, &tasks[1..], "setns", &log);
     assert!(most >= 4, "{most} entries");
     let mut kills = 0;
-    for number in moments(most) {
+    for number in some_of(most, 2) {
         unplug(host, "fpr-f", "fn-eth0");
         let at = format!("killed at entry {number}");
         let kill = |thread: &str| {

@@ -3,13 +3,14 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use crate::book::Cluster;
 use crate::common::fanli;
-use crate::common::kept_lab::KeptLab;
+use crate::common::kept_lab::Lab as Hosts;
 
-const NAME: &str = "fbk";
+/// How the texts here name the lab and its network.
+const ALIAS: (&str, &str) = ("fbk", "10.71");
 
 const PLAYBOOK: &str = r#"
 vars { size = 3  first = 11  last = 16 }
@@ -47,11 +48,9 @@ play "nodes" on nodes.web {
 const POOL: &str = "pool = 10.71.9.11 - 10.71.9.16";
 const FENCE: &str = "I know that it is down";
 
-/// Two docker hosts behind sshd, and a project. All of it goes with this value.
+/// Two docker hosts behind sshd, and a project.
 struct Lab {
-    /// Before the folder: the lab goes first.
-    _kept: KeptLab,
-    dir: tempfile::TempDir,
+    hosts: Hosts,
 }
 
 struct Said {
@@ -61,9 +60,7 @@ struct Said {
 
 impl Lab {
     fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("fanli-fbk").tempdir_in("/tmp").unwrap();
-        let lab = Self { _kept: KeptLab::begin(NAME), dir };
-        lab.up();
+        let lab = Self { hosts: Hosts::up(ALIAS, 2) };
         for host in [1, 2] {
             lab.on(
                 host,
@@ -76,50 +73,55 @@ impl Lab {
         lab
     }
 
-    /// Starts the hosts, or what of them does not run.
+    /// Starts what of the hosts does not run.
     fn up(&self) {
-        let dir = self.dir.path().to_str().unwrap();
-        let done = Command::new(fanli())
-            .args(["lab", "up", "2", "--name", NAME, "--network", "10.71.0.0/16", "--dir", dir])
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    }
-
-    fn config(&self) -> String {
-        self.dir.path().join(NAME).join("ssh_config").to_str().unwrap().to_owned()
-    }
-
-    fn try_on(&self, host: u8, command: &str) -> Output {
-        Command::new("ssh").args(["-F", &self.config(), &format!("{NAME}{host}"), command]).output().unwrap()
+        self.hosts.start(2);
     }
 
     #[track_caller]
-    fn on(&self, host: u8, command: &str) -> String {
-        let done = self.try_on(host, command);
-        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    fn on(&self, host: usize, command: &str) -> String {
+        self.hosts.on(host, command)
+    }
+
+    /// Gives this machine, which is on the hosts' switch, an address there, or takes it away.
+    fn machine_has(&self, address: &str, has: bool) {
+        let what = if has { "add" } else { "del" };
+        let address = self.hosts.here(&format!("{address}/32"));
+        let done = Command::new("ip").args(["addr", what, &address, "dev", &self.switch()]).status().unwrap();
+        assert!(done.success(), "{what} {address}");
+    }
+
+    /// This machine's link into the hosts' network.
+    fn switch(&self) -> String {
+        format!("fl-{}", self.hosts.name())
+    }
+
+    /// Its MAC.
+    fn machines_mac(&self) -> String {
+        std::fs::read_to_string(format!("/sys/class/net/{}/address", self.switch())).unwrap()
     }
 
     /// Runs a command in a container's network, with the host's programs.
-    fn inside(&self, host: u8, container: &str, command: &str) -> String {
+    fn inside(&self, host: usize, container: &str, command: &str) -> String {
         self.on(host, &format!("nsenter -t $(docker inspect -f '{{{{.State.Pid}}}}' {container}) -n {command}"))
     }
 
     fn project(&self) -> &Path {
-        self.dir.path()
+        self.hosts.project()
     }
 
     fn write(&self, pool: &str, which: &str, more: &str) {
-        let text = PLAYBOOK.replace("SSH_CONFIG", &self.config()).replace("POOL", pool).replace("WHICH", which);
-        std::fs::write(self.project().join("web.fp"), format!("{text}{more}")).unwrap();
+        let text = PLAYBOOK.replace("POOL", pool).replace("WHICH", which);
+        let text = self.hosts.here(&format!("{text}{more}")).replace("SSH_CONFIG", &self.hosts.config());
+        std::fs::write(self.project().join("web.fp"), text).unwrap();
     }
 
     /// What a call says, without what differs from run to run.
     fn fanli(&self, arguments: &[&str]) -> Said {
+        let arguments = arguments.iter().map(|argument| self.hosts.here(argument));
         let done =
             Command::new(fanli()).args(arguments).current_dir(self.project()).env("TERM", "dumb").output().unwrap();
-        let text = String::from_utf8([done.stdout, done.stderr].concat()).unwrap();
+        let text = self.hosts.there(&String::from_utf8([done.stdout, done.stderr].concat()).unwrap());
         let mut text = text.replace(self.project().to_str().unwrap(), "PROJECT");
         for (store, name) in self.stores() {
             text = text.replace(&store, &name);
@@ -131,7 +133,8 @@ impl Lab {
     fn stores(&self) -> Vec<(String, String)> {
         let mut found: Vec<String> = Vec::new();
         for host in [1, 2] {
-            let done = self.try_on(host, "cat /var/lib/fanli/attach/*.json 2>/dev/null | grep '\"store\"' || true");
+            let done =
+                self.hosts.try_on(host, "cat /var/lib/fanli/attach/*.json 2>/dev/null | grep '\"store\"' || true");
             for line in String::from_utf8(done.stdout).unwrap().lines() {
                 let store = line.split('"').nth(3).unwrap_or_default().to_owned();
                 if store.len() == 32 && !found.contains(&store) {
@@ -172,23 +175,14 @@ impl Lab {
         std::fs::remove_dir_all(self.project().join(".fanli")).unwrap();
     }
 
-    fn stop_sshd(&self, host: u8) {
+    fn stop_sshd(&self, host: usize) {
         self.on(host, "kill $(cat /run/sshd.pid)");
-        let gone = || !self.try_on(host, "true").status.success();
+        let gone = || !self.hosts.reached(host);
         let begun = std::time::Instant::now();
         while !gone() {
             assert!(begun.elapsed() < std::time::Duration::from_secs(30), "sshd of {host} lives on");
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
-    }
-
-    fn start_again(&self) {
-        for host in [1, 2] {
-            self.try_on(host, "docker ps -aq | xargs -r docker rm -f >/dev/null; rm -rf /var/lib/fanli/attach");
-        }
-        let _ = std::fs::remove_dir_all(self.project().join(".fanli"));
-        self.write(POOL, "count = size", "");
-        self.play(&[]);
     }
 }
 
@@ -222,6 +216,9 @@ fn every_difference_between_book_and_hosts_is_named() {
     // The MAC in the book is the one that the link has.
     let mac = lab.list()[0]["mac"].as_str().unwrap().to_owned();
     assert!(lab.inside(1, "fbk-web1", LINK).contains(&mac), "{mac}");
+    // All but the end of a node's MAC is the lab's.
+    let labs = mac[..12].to_owned();
+    let nodes_macs = |text: &str| text.replace(&labs, "02:24:0a:47:");
     let mut told = String::new();
     let mut check = |name: &str, kinds: &[&str], code: i32| {
         let json = lab.fanli(&["ip", "check", "web.fp", "--json"]);
@@ -284,14 +281,10 @@ fn every_difference_between_book_and_hosts_is_named() {
     check("kept by hand, and a host has it", &["static_in_use"], 4);
     lab.on(2, "ip addr del 10.71.9.14/16 dev eth0");
     // A machine that is none of the hosts.
-    let machine = |what: &str| {
-        let done = Command::new("ip").args(["addr", what, "10.71.9.14/32", "dev", "fl-fbk"]).status().unwrap();
-        assert!(done.success());
-    };
-    machine("add");
-    let mac = std::fs::read_to_string("/sys/class/net/fl-fbk/address").unwrap();
+    lab.machine_has("10.71.9.14", true);
+    let mac = lab.machines_mac();
     check("kept by hand, and another machine has it", &["static_answers"], 0);
-    machine("del");
+    lab.machine_has("10.71.9.14", false);
     lab.fanli(&["ip", "release", "10.71.9.14", "web.fp"]);
 
     // Whose it is, and from which book.
@@ -315,7 +308,7 @@ fn every_difference_between_book_and_hosts_is_named() {
     let card = lab.on(2, "cat /sys/class/net/eth0/address");
     lab.stop_sshd(2);
     check("a host that cannot be reached", &["unreachable"], 5);
-    compare("ip_check", &told.replace(mac.trim(), "MAC-OF-THE-MACHINE").replace(&card, "MAC-OF-THE-HOST"));
+    compare("ip_check", &nodes_macs(&told).replace(mac.trim(), "MAC-OF-THE-MACHINE").replace(&card, "MAC-OF-THE-HOST"));
 
     // Nothing of it can be given back, but with the sentence.
     let mut told = String::new();
@@ -328,9 +321,9 @@ fn every_difference_between_book_and_hosts_is_named() {
     lab.up();
     release("its container is there", &["web/2", "web.fp"], 2);
     lab.on(2, "docker rm -f fbk-web2");
-    machine_has("10.71.9.12", true);
+    lab.machine_has("10.71.9.12", true);
     release("somebody answers for it", &["web/2", "web.fp"], 2);
-    machine_has("10.71.9.12", false);
+    lab.machine_has("10.71.9.12", false);
     release("nothing is left of it", &["web/2", "web.fp"], 0);
     release("once more", &["web/2", "web.fp"], 0);
     release("with the sentence", &["web/3", "web.fp", "--fence", FENCE], 0);
@@ -341,14 +334,7 @@ fn every_difference_between_book_and_hosts_is_named() {
             None => format!("{line}\n"),
         })
         .collect();
-    compare("ip_release_asks", &filtered.replace(mac.trim(), "MAC-OF-THE-MACHINE"));
-}
-
-/// This machine itself is on the switch.
-fn machine_has(address: &str, has: bool) {
-    let what = if has { "add" } else { "del" };
-    let done = Command::new("ip").args(["addr", what, &format!("{address}/32"), "dev", "fl-fbk"]).status().unwrap();
-    assert!(done.success(), "{what} {address}");
+    compare("ip_release_asks", &nodes_macs(&filtered).replace(mac.trim(), "MAC-OF-THE-MACHINE"));
 }
 
 #[test]
@@ -457,7 +443,7 @@ fn a_book_moves_from_a_file_to_etcd() {
 fn an_address_changes_in_one_play_and_a_foreign_machine_is_kept_in_mind() {
     let lab = Lab::new();
     lab.play(&[]);
-    let id = |host: u8, node: &str| {
+    let id = |host: usize, node: &str| {
         lab.on(host, &format!("docker inspect -f '{{{{.Id}}}} {{{{.State.StartedAt}}}}' {node}"))
     };
     let (one, two) = (id(1, "fbk-web1"), id(2, "fbk-web2"));
@@ -503,8 +489,8 @@ fn an_address_changes_in_one_play_and_a_foreign_machine_is_kept_in_mind() {
     say("given back", &["ip", "release", "web/3", "web.fp"], 0);
     say("nothing is left over", &["play", "web.fp"], 0);
     // A foreign machine has the next address.
-    machine_has("10.71.9.33", true);
-    let mac = std::fs::read_to_string("/sys/class/net/fl-fbk/address").unwrap();
+    lab.machine_has("10.71.9.33", true);
+    let mac = lab.machines_mac();
     lab.write("pool = 10.71.9.31 - 10.71.9.39", "count = size", "");
     say("a foreign machine", &["play", "web.fp"], 4);
     let list = lab.list();
@@ -512,7 +498,6 @@ fn an_address_changes_in_one_play_and_a_foreign_machine_is_kept_in_mind() {
     assert_eq!((foreign["address"].as_str(), foreign["mac"].as_str()), (Some("10.71.9.33"), Some(mac.trim())));
     say("the next one", &["play", "web.fp"], 0);
     assert!(lab.records().contains(&"web/3 10.71.9.34 bound fbk1".to_owned()), "{:?}", lab.records());
-    machine_has("10.71.9.33", false);
+    lab.machine_has("10.71.9.33", false);
     compare("ip_moves", &told);
-    lab.start_again();
 }

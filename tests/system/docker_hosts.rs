@@ -6,14 +6,17 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::common::keeper::Keeper;
 use crate::drive::Drive;
 
 /// Some hosts on one switch. Their addresses are 10.99.0.1, 10.99.0.2, …; nothing shows in the machine's own network.
 #[allow(clippy::struct_field_names)]
 pub struct Hosts {
     name: String,
-    dir: tempfile::TempDir,
     pub hosts: Vec<Host>,
+    // Dropped in this order: what runs in the hosts goes before their files.
+    _kept: Keeper,
+    dir: tempfile::TempDir,
 }
 
 /// One docker host.
@@ -23,6 +26,27 @@ pub struct Host {
     /// The process that holds its namespaces: the daemon itself.
     pub pid: u32,
 }
+
+/// Ends what runs in the hosts whose names begin with `$0`, containers first, and removes their namespaces and their files in `$1`.
+const TAKE_DOWN: &str = r#"
+for host in $(ip netns list | cut -d' ' -f1 | grep -E "^$0(h[0-9]+|sw)$"); do
+    for pid in $(ip netns pids "$host"); do
+        [ "$(cat /proc/$pid/comm)" = dockerd ] || continue
+        nsenter -t $pid -m -n -u sh -c 'docker ps -aq | timeout 20 xargs -r docker rm -f -v'
+        kill $pid
+        for turn in $(seq 400); do [ -e /proc/$pid/root/run ] || break; sleep 0.05; done
+    done
+    for turn in $(seq 400); do
+        pids=$(ip netns pids "$host")
+        [ -n "$pids" ] || break
+        kill -9 $pids
+        sleep 0.05
+    done
+    ip netns del "$host" || failed=1
+done
+rm -rf "$1"
+[ -z "$failed" ]
+"#;
 
 fn sh(script: &str) -> Output {
     Command::new("sh").args(["-ec", script]).output().unwrap()
@@ -40,7 +64,8 @@ impl Hosts {
     pub fn start(tag: &str, count: usize) -> Self {
         let name = format!("fdk{tag}{}", std::process::id() % 10_000);
         let dir = tempfile::Builder::new().prefix(&name).tempdir_in("/tmp").unwrap();
-        let mut hosts = Self { name, dir, hosts: Vec::new() };
+        let kept = Keeper::new(TAKE_DOWN, [name.as_ref(), dir.path().as_os_str()]);
+        let mut hosts = Self { name, hosts: Vec::new(), _kept: kept, dir };
         let switch = format!("{}sw", hosts.name);
         must(&format!(
             "ip netns add {switch}; ip -n {switch} link add br0 type bridge; ip -n {switch} link set br0 up; \
@@ -158,23 +183,5 @@ impl Host {
              echo root:x:0:0:root:/:/bin/sh > $d/etc/passwd; \
              tar -C $d -c . | docker import - {image} >/dev/null; rm -rf $d"
         ));
-    }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        for host in &mut self.hosts {
-            host.sh("docker ps -aq | xargs -r docker rm -f -v >/dev/null 2>&1");
-            let _ = Command::new("kill").arg(host.pid.to_string()).status();
-            let deadline = Instant::now() + Duration::from_secs(20);
-            while host.daemon.try_wait().is_ok_and(|status| status.is_none()) {
-                if Instant::now() > deadline {
-                    let _ = host.daemon.kill();
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            sh(&format!("ip netns del {}", host.name));
-        }
-        sh(&format!("ip netns del {}sw", self.name));
     }
 }

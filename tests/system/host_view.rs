@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::common::chance::Chance;
 use fanli::failure::Failure;
 use fanli::system::{BlobFuture, BlobSource, Probe};
 use fanli::value::Digest;
@@ -86,11 +87,7 @@ async fn told(probe: &Probe) -> String {
 
 #[test]
 fn what_is_kept_of_a_host_is_as_new_as_the_question() {
-    let seed: u64 = std::env::var("FANLI_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        u64::from(now.subsec_nanos())
-    });
-    println!("FANLI_TEST_SEED={seed}");
+    let mut chance = Chance::new();
     let space = Space::new();
     let (mut done, mut again) = (0, 0);
     std::thread::scope(|scope| {
@@ -102,12 +99,8 @@ fn what_is_kept_of_a_host_is_as_new_as_the_question() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let kept = probe();
-                let mut state = seed | 1;
                 for turn in 0..300 {
-                    state ^= state << 13;
-                    state ^= state >> 7;
-                    state ^= state << 17;
-                    let change = CHANGES[usize::try_from(state % CHANGES.len() as u64).unwrap()];
+                    let change = *chance.pick(&CHANGES);
                     done += u32::from(space.run(change));
                     // A carrier comes and goes a moment later, which both must see in the end.
                     let deadline = Instant::now() + Duration::from_secs(3);

@@ -11,6 +11,7 @@ use fanli::failure::Failure;
 use fanli::system::fs::Attrs;
 
 use crate::common::Bench;
+use crate::common::chance::{Chance, moments};
 
 /// Names the folder to work in; set only for the process that is to be killed.
 pub const FOLDER: &str = "FANLI_TEST_KILL_FOLDER";
@@ -143,6 +144,7 @@ fn trace() -> (tempfile::TempDir, Vec<(String, u32)>) {
 fn killed_at_every_call_nothing_is_torn() {
     let (logs, points) = trace();
     let (mut killed, mut strays) = (0u32, 0u32);
+    let points = Chance::new().some(points, moments(24, usize::MAX));
     for (name, which) in &points {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());

@@ -27,6 +27,7 @@ mod container;
 mod copy;
 mod docker_hosts;
 mod drive;
+mod faults;
 mod file_examples;
 mod files;
 mod host_view;

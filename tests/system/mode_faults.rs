@@ -1,13 +1,13 @@
 //! As `attach_faults`, of the modes beside macvlan: what is made on the host, of ports and tunnels, and by Docker's hands. Killed or
 //! refused at some of its calls, one clean run brings it about; a second one changes nothing, and taking it out leaves nothing.
 //!
-//! Some of the calls, by a seed that is printed; all of them with `FANLI_TEST_MOMENTS=all`.
+//! Some of the calls, by a seed that is printed; all of them in `tests/run soak`.
 
 use fanli::value::{Map, Value};
 
-use crate::attach_faults::{calls, hit, moments, strace};
 use crate::docker_hosts::{Host, Hosts};
 use crate::drive::{Report, Task};
+use crate::faults::{calls, hit, some_of, strace};
 use crate::mode_switch::{answers, node, own};
 use crate::plugs::{ip, with};
 
@@ -74,7 +74,7 @@ impl Case<'_> {
                 continue;
             }
             let (mut hits, mut failures) = (0, 0);
-            for number in moments(most) {
+            for number in some_of(most, 2) {
                 good(drive.run(self.before), self.what);
                 let at = format!("{}: {call}:{inject}:when={number}", self.what);
                 let done = strace(host, call, Some(&format!("{inject}:when={number}")), &log).try_run(self.tasks);

@@ -1,36 +1,20 @@
 //! The whole way in the modes beside macvlan: a playbook over two hosts by SSH, its nodes answer at what the plan says, a second play
 //! changes nothing, a container that is started again answers again by itself, and all of it goes.
-//!
-//! One lab for all of them, `fnm`: two hosts in 10.85.0.0/16.
-
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
 
 use crate::common::fanli;
-use crate::common::kept_lab::KeptLab;
-use crate::tier::run::{must, output};
+use crate::common::kept_lab::Lab;
+use crate::tier::run::output;
 use crate::watched::wait_for;
 
-const NAME: &str = "fnm";
-const HOSTS: [&str; 2] = ["fnm1", "fnm2"];
+/// How the texts here name the lab and its network.
+const ALIAS: (&str, &str) = ("fnm", "10.85");
 
-struct Lab {
-    _kept: KeptLab,
-    /// A test that failed left something on the hosts.
-    dirty: bool,
-}
-
-static LAB: Mutex<Option<Lab>> = Mutex::new(None);
-
-fn on(host: &str, command: &str) -> String {
-    must("ssh", &["-F", &format!("/var/lib/fanli-lab/{NAME}/ssh_config"), host, command]).trim().to_owned()
-}
+const HOSTS: [usize; 2] = [1, 2];
 
 fn lab() -> Lab {
-    let kept = KeptLab::begin(NAME);
-    must(fanli(), &["lab", "up", "2", "--name", NAME, "--network", "10.85.0.0/16"]);
+    let lab = Lab::up(ALIAS, 2);
     for host in HOSTS {
-        on(
+        lab.on(
             host,
             "d=$(mktemp -d); mkdir -p $d/bin $d/etc $d/www; cp /bin/busybox $d/bin/; \
              for applet in sh httpd; do ln -s busybox $d/bin/$applet; done; echo root:x:0:0:root:/:/bin/sh > $d/etc/passwd; \
@@ -38,12 +22,12 @@ fn lab() -> Lab {
              sysctl -qw net.bridge.bridge-nf-call-iptables=1; iptables -P FORWARD DROP",
         );
     }
-    Lab { _kept: kept, dirty: false }
+    lab
 }
 
 /// What is on a host before and after.
-fn bare(host: &str) -> String {
-    on(
+fn bare(lab: &Lab, host: usize) -> String {
+    lab.on(
         host,
         "ip -br link | cut -d' ' -f1 | cut -d@ -f1 | sort | tr '\\n' ' '; ip -4 -br addr show dev eth0 | tr -s ' '; \
          ip route show default; docker ps -aq; docker network ls -q --filter label=fanli.network; ls /var/lib/fanli/attach 2>/dev/null || :; \
@@ -68,11 +52,10 @@ fn playbook(mode: &str, network: &str, gone: bool) -> String {
     // What is taken out goes before its container.
     let (before, inside) = if gone { (plug, String::new()) } else { (String::new(), plug) };
     let network_of = if gone && mode == "nat" { "network = bridge" } else { "" };
-    let config = format!("/var/lib/fanli-lab/{NAME}/ssh_config");
     format!(
         r#"hosts docker {{
-  host "fnm1" {{ address = 10.85.0.1  config = "{config}" }}
-  host "fnm2" {{ address = 10.85.0.2  config = "{config}" }}
+  host "fnm1" {{ address = 10.85.0.1  config = "SSH_CONFIG" }}
+  host "fnm2" {{ address = 10.85.0.2  config = "SSH_CONFIG" }}
 }}
 
 network "lan" {{
@@ -108,11 +91,14 @@ play "nodes" on nodes.web {{
     )
 }
 
-/// Each node and where the plan says that it answers, with its host.
-fn places() -> Vec<(String, String, &'static str)> {
+/// A node, where the plan says that it answers, and its host.
+type Node = (String, String, usize);
+
+/// All nodes, sorted.
+fn places(lab: &Lab) -> Vec<Node> {
     let mut all = Vec::new();
     for host in HOSTS {
-        let said = on(host, "cd /run/fn3; for file in *; do echo \"$file $(cat $file)\"; done");
+        let said = lab.on(host, "cd /run/fn3; for file in *; do echo \"$file $(cat $file)\"; done");
         let pairs = said.lines().filter_map(|line| line.split_once(' '));
         all.extend(pairs.map(|(name, at)| (name.to_owned(), at.to_owned(), host)));
     }
@@ -121,11 +107,7 @@ fn places() -> Vec<(String, String, &'static str)> {
 }
 
 /// Whether a node answers with its own name, asked from the other host; of a tunnel's network, from a node there.
-fn answers(
-    mode: &str,
-    (name, at, host): &(String, String, &'static str),
-    all: &[(String, String, &'static str)],
-) -> bool {
+fn answers(lab: &Lab, mode: &str, (name, at, host): &Node, all: &[Node]) -> bool {
     let other = all.iter().find(|place| place.2 != *host).unwrap();
     let ask = match mode {
         "vxlan" => format!(
@@ -134,33 +116,28 @@ fn answers(
         ),
         _ => format!("timeout 3 busybox wget -qO- http://{at}/ || :"),
     };
-    on(other.2, &ask) == *name
+    lab.on(other.2, &ask) == *name
 }
 
 fn whole_way(mode: &str, network: &str) {
-    let mut shared = LAB.lock().unwrap_or_else(PoisonError::into_inner);
-    if shared.as_ref().is_none_or(|lab| lab.dirty) {
-        *shared = None;
-        *shared = Some(lab());
-    }
-    shared.as_mut().unwrap().dirty = true;
-
-    let folder = tempfile::tempdir_in("/tmp").unwrap();
-    let file: PathBuf = folder.path().join("play.fp");
+    let lab = lab();
     let play = |gone: bool, more: &[&str]| {
-        std::fs::write(&file, playbook(mode, network, gone)).unwrap();
+        let text = lab.here(&playbook(mode, network, gone)).replace("SSH_CONFIG", &lab.config());
+        let file = lab.project().join("play.fp");
+        std::fs::write(&file, text).unwrap();
         let done = output(fanli(), &[&["play", file.to_str().unwrap()], more].concat());
         let said = [done.stdout, done.stderr].concat();
         (done.status.code(), String::from_utf8_lossy(&said).into_owned())
     };
-    let before = HOSTS.map(bare);
+    let bare = || HOSTS.map(|host| bare(&lab, host));
+    let before = bare();
     let (code, said) = play(false, &[]);
     assert_eq!(code, Some(0), "{said}");
-    let all = places();
+    let all = places(&lab);
     assert_eq!(all.len(), 4, "{all:?}");
     println!("{mode}: {all:?}");
     for place in &all {
-        assert!(answers(mode, place, &all), "{mode}: {place:?} does not answer: {}", HOSTS.map(bare).join("\n"));
+        assert!(answers(&lab, mode, place, &all), "{mode}: {place:?} does not answer: {}", bare().join("\n"));
     }
     let (code, said) = play(false, &["--check", "--detailed-exit-code"]);
     assert_eq!(code, Some(0), "{mode}: a second play would do something: {said}");
@@ -168,20 +145,19 @@ fn whole_way(mode: &str, network: &str) {
     assert!(code == Some(0) && said.contains("nothing to do"), "{mode}: a second play does something: {said}");
     // One of each host, without another play.
     for place in [&all[0], &all[1]] {
-        on(place.2, &format!("docker restart -t 0 {}", place.0));
+        lab.on(place.2, &format!("docker restart -t 0 {}", place.0));
     }
     for place in &all {
-        wait_for(&format!("{mode}: {place:?} answers after a restart"), || answers(mode, place, &all));
+        wait_for(&format!("{mode}: {place:?} answers after a restart"), || answers(&lab, mode, place, &all));
     }
     let (code, said) = play(false, &[]);
     assert!(code == Some(0) && said.contains("nothing to do"), "{mode}: after a restart: {said}");
     let (code, said) = play(true, &[]);
     assert_eq!(code, Some(0), "{mode}: {said}");
     for host in HOSTS {
-        on(host, "rm -r /run/fn3");
+        lab.on(host, "rm -r /run/fn3");
     }
-    assert_eq!(HOSTS.map(bare), before, "{mode}: something is left");
-    shared.as_mut().unwrap().dirty = false;
+    assert_eq!(bare(), before, "{mode}: something is left");
 }
 
 /// A network of the hosts' own.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use fanli::resource::kinds::schema;
 use fanli::value::Value;
 
+use crate::common::chance::{Chance, moments};
 use crate::common::{Bench, refused};
 use crate::copy::Copy;
 use crate::drive::{Report, Task, task};
@@ -245,20 +246,9 @@ fn another_package_manager_is_waited_for() {
     copy.sh("dpkg-query -W fanli-slow");
 }
 
-/// A small generator: the tests need no good one, only one with a seed.
-fn random(state: &mut u64) -> u64 {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    *state ^= *state << 17;
-    *state
-}
-
 #[test]
 fn killed_in_the_middle_the_next_run_finishes() {
-    let seed = std::env::var("FANLI_SEED").ok().and_then(|text| text.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 | 0x9e37_79b9);
-    eprintln!("FANLI_SEED={seed}");
-    let mut state = seed;
+    let mut chance = Chance::new();
     let copy = deb_host();
     let all = package(&["fanli-slow", "fanli-d"]);
     let away = with(package(&["fanli-slow", "fanli-d", "fanli-needs", "fanli-t"]), [("state", "absent".into())]);
@@ -308,12 +298,14 @@ fn killed_in_the_middle_the_next_run_finishes() {
         hit
     };
     let (mut interrupted, mut unfinished) = (0, 0);
-    for round in 0..8 {
+    // Four rounds: the helper or dpkg alone is killed, and then it goes on or back.
+    let rounds = moments(4, 16);
+    for round in 0..rounds {
         for (task, takes, on) in [(&all, comes, "coming"), (&away, goes, "going")] {
-            let at = random(&mut state) % takes;
+            let at = chance.below(takes);
             interrupted += u32::from(killed(task, at, round % 2 != 0));
             unfinished += u32::from(!copy.sh("dpkg --audit").is_empty());
-            let what = format!("FANLI_SEED={seed}, round {round}, {on}, at {at} ms of {takes}");
+            let what = format!("round {round}, {on}, at {at} ms of {takes}");
             // Both ways from where it was killed.
             if (round / 2 % 2 == 0) == (on == "coming") {
                 whole(&what);
@@ -324,7 +316,7 @@ fn killed_in_the_middle_the_next_run_finishes() {
         }
         gone("next round");
     }
-    eprintln!("{interrupted} of 16 interrupted, {unfinished} of them with packages half done");
+    eprintln!("{interrupted} of {} interrupted, {unfinished} of them with packages half done", 2 * rounds);
     assert!(interrupted > 0, "no kill hit the work");
 }
 
@@ -345,13 +337,15 @@ fn what_dpkg_left_in_between_is_unpacked_again() {
         "deinstall reinstreq half-installed",
         "deinstall ok half-installed",
     ];
+    let mut chance = Chance::new();
     for status in statuses {
         let interrupt = format!(
             "sed -i '/^Package: fanli-slow$/,/^$/ s/^Status: .*/Status: {status}/' /var/lib/dpkg/status; \
              rm -f /usr/share/fanli-slow/7/f"
         );
         eprintln!("{status}");
-        for (next, name) in [(&all, "itself"), (&other, "another"), (&away, "none")] {
+        let nexts = [(&all, "itself"), (&other, "another"), (&away, "none")];
+        for (next, name) in chance.some(nexts, moments(1, 3)) {
             said(&drive.one(&all));
             copy.sh(&interrupt);
             let report = drive.one(next);
@@ -359,6 +353,7 @@ fn what_dpkg_left_in_between_is_unpacked_again() {
             drive.one(next).no_change();
             assert_eq!(copy.sh("dpkg --audit"), "", "{status}, then {name}");
         }
+        drive.one(&away);
         said(&drive.one(&all));
         copy.sh("test -s /usr/share/fanli-slow/7/f");
     }

@@ -13,6 +13,7 @@ use fanli::resource::Resource as _;
 use fanli::resource::rollout::Rollouts;
 use fanli::system::{Actuator, NoBlobs, Probe};
 
+use crate::common::chance::{Chance, moments};
 use crate::kill::{FOLDER, MARK, points, strace_of};
 use crate::slots::{files, generations, id, revert, shown, slot, switch, tree_below, tree_of};
 
@@ -84,6 +85,7 @@ fn killed_anywhere_the_tree_is_wholly_old_or_wholly_new() {
         })
         .collect();
     assert!(points.len() > 200, "{points:?}");
+    let points = Chance::new().some(points, moments(40, usize::MAX));
     let mut edited = tree_of(1);
     edited.insert("httpd.conf".to_owned(), (0o100_644, b"# by hand\n".to_vec()));
     let known = [edited, tree_of(1), tree_of(2)];

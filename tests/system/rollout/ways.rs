@@ -47,11 +47,13 @@ fn a_line_in_a_template_goes_out_and_comes_back_and_no_request_fails() {
 fn what_the_trial_refuses_touches_no_node() {
     let place = Place::played();
     let current: Vec<String> = NODES.iter().map(|node| place.current(node)).collect();
+    let foreign = format!("{}.0.99", place.lab.net());
+    let listen = format!("Listen {foreign}:80");
     for (extra, says) in [
         ("NoSuchDirective on", "Invalid command 'NoSuchDirective'"),
         ("CustomLog \"|/no/such/logger\" \"%h\"", "/no/such/logger"),
         ("Redirect 404 /", "404"),
-        ("Listen 10.86.0.99:80", "10.86.0.99"),
+        (&listen, &foreign),
     ] {
         let said = place.play(&["--set", &format!("extra={extra}")]);
         eprintln!("{}", said.text);

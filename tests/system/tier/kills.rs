@@ -6,26 +6,8 @@ use std::time::{Duration, Instant};
 use super::drift::DRIFTS;
 use super::run::{eventually, output, play, project};
 use super::shared_lab::{HOSTS, converged, nodes, on};
+use crate::common::chance::{Chance, moments};
 use crate::common::fanli;
-
-/// How many moments when the environment (`FANLI_TEST_MOMENTS`) does not say: a moment takes some ten seconds.
-const MOMENTS: u32 = 10;
-
-/// A small generator: the same seed gives the same moments.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
 
 /// What is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,28 +65,25 @@ fn kill(victim: Victim, controller: u32, host: &str) -> bool {
 #[test]
 fn killed_at_any_moment_the_next_run_converges() {
     let _lab = converged();
-    let seed = std::env::var("FANLI_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x5eed_cafe);
-    eprintln!("seed: FANLI_TEST_SEED={seed}");
-    let moments = std::env::var("FANLI_TEST_MOMENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(MOMENTS);
-    let mut random = Random(seed);
+    let mut chance = Chance::new();
     let start = Instant::now();
     let usual = play(&["--env", "lab"]).expect_good().took;
     let tier: Vec<(&str, String)> = HOSTS.iter().map(|host| (*host, nodes(host).remove(0).0)).collect();
-    for moment in 0..moments {
+    for moment in 0..moments(4, 150) {
         // Something real to do on every host, so that the moment falls into changes.
         for (host, node) in &tier {
             for _ in 0..2 {
-                let drift = &DRIFTS[usize::try_from(random.below(DRIFTS.len() as u64)).unwrap()];
+                let drift = chance.pick(&DRIFTS);
                 // The second may find the first in its way: a container that is gone cannot be stopped.
                 let command = drift.command.replace("NODE", node).replace("HOME", &format!("/data/containers/{node}"));
                 on(host, &format!("({command}) > /dev/null 2>&1 || true"));
             }
         }
-        let victim = [Victim::Controller, Victim::Ssh, Victim::Helper][usize::try_from(random.below(3)).unwrap()];
-        let (host, _) = &tier[usize::try_from(random.below(3)).unwrap()];
+        let victim = *chance.pick(&[Victim::Controller, Victim::Ssh, Victim::Helper]);
+        let (host, _) = chance.pick(&tier);
         // Half of the moments early, where connections and uploads are; the others over all of a play that has work to do.
-        let longest = if random.below(2) == 0 { usual } else { usual * 4 };
-        let wait = Duration::from_millis(random.below(u64::try_from(longest.as_millis()).unwrap().max(1)));
+        let longest = if chance.below(2) == 0 { usual } else { usual * 4 };
+        let wait = Duration::from_millis(chance.below(u64::try_from(longest.as_millis()).unwrap()));
         let mut child = Command::new(fanli())
             .args(["play", "playbooks/web-tier.fp", "--env", "lab", "--json"])
             .current_dir(project())

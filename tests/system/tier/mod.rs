@@ -1,5 +1,5 @@
-//! The web tier for real: on this machine, and over SSH on the lab's hosts. One lab serves all tests, in the order of their
-//! names; the images are built once.
+//! The web tier for real: on this machine, and over SSH on the lab's hosts. One lab serves all tests, one after another; the
+//! images that the bare machine builds are the lab's, too.
 
 mod bare_machine;
 mod drift;
