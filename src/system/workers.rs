@@ -40,6 +40,11 @@ impl Process {
     pub fn started_after(&self, moment: Duration) -> bool {
         self.started >= moment + TICK
     }
+
+    /// Whether another look at the same number has found the same process.
+    fn is(&self, now: &Self) -> bool {
+        now.program == self.program && now.started.abs_diff(self.started) < TICK
+    }
 }
 
 impl Probe {
@@ -49,6 +54,11 @@ impl Probe {
         let here = of.map_or_else(|| namespace("self", "pid"), |pid| namespace(pid, "pid"));
         let beside = pids().filter(|pid| here.is_some() && namespace(pid, "pid") == here);
         beside.filter_map(process).collect()
+    }
+
+    /// Whether that very process lives: it has not ended since it was looked at, and its number is not another's.
+    pub fn lives(&self, process: &Process) -> bool {
+        self::process(process.pid).is_some_and(|now| process.is(&now))
     }
 
     /// Those of the processes that have a socket open which listens on that TCP port, in the network of the first of them that
@@ -94,8 +104,7 @@ impl Actuator {
     /// # Errors
     /// It cannot be signalled.
     pub fn end_process(&self, process: &Process) -> Result<(), Failure> {
-        let same = |now: &Process| now.program == process.program && now.started.abs_diff(process.started) < TICK;
-        send(process.pid, Signal::TERM, || self::process(process.pid).is_some_and(|now| same(&now)))
+        send(process.pid, Signal::TERM, || self::process(process.pid).is_some_and(|now| process.is(&now)))
     }
 }
 

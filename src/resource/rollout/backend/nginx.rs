@@ -62,7 +62,10 @@ impl Nginx<'_> {
         let changed = probe.stat(self.file)?.ok_or_else(missing)?.changed();
         let (new, old): (Vec<_>, Vec<_>) =
             self.workers(probe).await?.into_iter().partition(|worker| worker.started_after(changed));
-        let taken = !new.is_empty() && probe.leaving(&old).len() == old.len();
+        let leaving = probe.leaving(&old);
+        // One that has ended since the list was made has no title any more that says so.
+        let stays = |worker: &Process| !leaving.contains(worker) && probe.lives(worker);
+        let taken = !new.is_empty() && !old.iter().any(stays);
         Ok(Loaded { down, taken, old })
     }
 
