@@ -10,11 +10,8 @@ use fanli::resource::Resource as _;
 use fanli::resource::kinds::schema;
 use fanli::value::{Map, Value};
 
-use crate::common::{Bench, build};
+use crate::common::{Bench, build, fanli};
 use crate::file_examples::planned;
-
-/// The program under test.
-const FANLI: &str = env!("CARGO_BIN_EXE_fanli");
 
 /// Waits until something holds; fails with `what` after `limit`.
 #[track_caller]
@@ -156,7 +153,7 @@ impl Hanging {
         );
         fs::write(&playbook, text).unwrap();
         let state = folder.path().join("state");
-        let mut command = Command::new(FANLI);
+        let mut command = Command::new(fanli());
         command.arg("play").arg(&playbook).arg("--state-dir").arg(&state);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let hanging = Self { child: command.spawn().unwrap(), mark, _folder: folder };

@@ -13,7 +13,7 @@ pub fn refresher(conf: &str, more: &str) -> String {
     let every = if more.contains("--every") { "" } else { "--every 1h" };
     let command = format!(
         "{} refresh {conf} --program apache2 --state /run/refresh.json --keep /run/keep {every} {more}",
-        env!("CARGO_BIN_EXE_fanli")
+        crate::common::fanli()
     );
     program("refresh", &command, "")
 }
@@ -75,7 +75,7 @@ fn an_edit_by_hand_is_loaded_and_a_broken_one_is_not() {
     let status = cell.status().unwrap();
     assert!(!status.is_well() && status.error.is_some() && status.loaded != status.wanted, "{status:?}");
     let shown =
-        cell.sh(&format!("{} refresh --status --state /run/refresh.json || echo code $?", env!("CARGO_BIN_EXE_fanli")));
+        cell.sh(&format!("{} refresh --status --state /run/refresh.json || echo code $?", crate::common::fanli()));
     let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
     assert!(shown.contains("trouble     since") && shown.ends_with("code 4\n"), "{shown}");
     // The last good one is kept.

@@ -249,7 +249,7 @@ fn a_socket_that_a_container_planted_is_not_trusted() {
 fn a_container_with_tools_has_fanli_and_its_host_sees_what_refresh_knows() {
     let hosts = Hosts::start("rt", 1);
     let host = &hosts.hosts[0];
-    let fanli = env!("CARGO_BIN_EXE_fanli");
+    let fanli = crate::common::fanli();
     // This test's own program is not fanli: the host has it already. The mount is the host's alone.
     host.must(&format!(
         "mount -t tmpfs frl /usr/local/lib; mkdir /usr/local/lib/fanli; cp {fanli} /usr/local/lib/fanli/fanli; \

@@ -97,7 +97,7 @@ fn a_container_that_restarts_is_plugged_again() {
         said.contains("another watcher runs on this host: /var/lib/fanli/watch/lock is held by process "),
         "{said}"
     );
-    let status = host.must(&format!("{} status", env!("CARGO_BIN_EXE_fanli")));
+    let status = host.must(&format!("{} status", crate::common::fanli()));
     println!("{status}");
     assert!(
         status.contains("watcher     runs since ") && status.contains("1 plugged, 0 failed, 0 stopped"),
@@ -106,7 +106,7 @@ fn a_container_that_restarts_is_plugged_again() {
     let (code, said) = watcher.stop();
     println!("{said}");
     assert_eq!(code, Some(0));
-    let status = host.sh(&format!("{} status --json", env!("CARGO_BIN_EXE_fanli")));
+    let status = host.sh(&format!("{} status --json", crate::common::fanli()));
     assert_eq!(status.status.code(), Some(4));
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["running"], false);

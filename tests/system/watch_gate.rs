@@ -13,7 +13,7 @@ const PROGRAM: &str = "(id -u; echo $$; ip -o -4 addr show eth0) > /own/first; e
 fn a_program_never_starts_before_its_interface() {
     let watched = Watched::start("wg");
     let (host, drive) = (watched.host(), watched.host().drive());
-    let fanli = env!("CARGO_BIN_EXE_fanli");
+    let fanli = crate::common::fanli();
     // This test's own program has no gate to offer; the mount is the host's alone.
     host.must(&format!(
         "mount -t tmpfs fwt /usr/local/lib; mkdir /usr/local/lib/fanli; cp {fanli} /usr/local/lib/fanli/fanli; chmod 755 /usr/local/lib/fanli"

@@ -25,7 +25,7 @@ fn end(host: &Host) {
 
 /// The process that holds the watcher's lock.
 fn alive(host: &Host) -> Option<u32> {
-    let status = host.sh(&format!("{} status", env!("CARGO_BIN_EXE_fanli")));
+    let status = host.sh(&format!("{} status", crate::common::fanli()));
     let status = String::from_utf8_lossy(&status.stdout).into_owned();
     status
         .contains("runs since")

@@ -110,7 +110,7 @@ fn all_hosts_of_a_playbook_are_asked() {
     let text = "hosts web {\n  host \"here\" { connection = local }\n  host \"gone\" { address = 127.0.0.1  port = 1 }\n}\n\
                 play \"one\" on hosts.web {\n  command [\"true\"] { changes = false }\n}\n";
     std::fs::write(&file, text).unwrap();
-    let ask = |more: &str| host.sh(&format!("{} status {} {more}", env!("CARGO_BIN_EXE_fanli"), file.display()));
+    let ask = |more: &str| host.sh(&format!("{} status {} {more}", crate::common::fanli(), file.display()));
     let said = |more: &str| String::from_utf8_lossy(&ask(more).stdout).into_owned();
     let before = said("");
     assert!(before.contains("watcher     has never run on this host"), "{before}");

@@ -1,9 +1,8 @@
 //! The kind `watcher`: installed, run by each manager, kept, and removed without a trace.
 
+use crate::common::fanli;
 use crate::copy::Copy;
 use crate::watched::wait_for;
-
-const FANLI: &str = env!("CARGO_BIN_EXE_fanli");
 
 /// Runs a play with one watcher task; what `--check` says afterwards must be nothing.
 fn play(copy: &Copy, parameters: &str) {
@@ -14,11 +13,12 @@ fn play(copy: &Copy, parameters: &str) {
     );
     std::fs::write(&file, text).unwrap();
     let shown = file.display();
-    let check = format!("{FANLI} play {shown} --check --detailed-exit-code");
+    let fanli = fanli();
+    let check = format!("{fanli} play {shown} --check --detailed-exit-code");
     let before = copy.try_sh(&check);
     let said = String::from_utf8_lossy(&before.stdout).into_owned();
     assert_eq!(before.status.code(), Some(3), "{parameters}: nothing to do: {said}");
-    let done = copy.try_sh(&format!("{FANLI} play {shown}"));
+    let done = copy.try_sh(&format!("{fanli} play {shown}"));
     assert!(done.status.success(), "{parameters}: {}", String::from_utf8_lossy(&done.stdout));
     let after = copy.try_sh(&check);
     assert_eq!(after.status.code(), Some(0), "{parameters}: {}", String::from_utf8_lossy(&after.stdout));
@@ -57,7 +57,7 @@ fn kept(copy: &Copy, manager: &str, paths: &[&str]) {
     copy.sh("cd /usr/local/lib/fanli; cp fanli new; echo >> new; mv new fanli");
     play(copy, &format!("{manager} every = 1m"));
     assert_ne!(pid(copy), second, "{manager}: it was not started anew");
-    copy.sh(&format!("cmp /usr/local/lib/fanli/fanli {FANLI}"));
+    copy.sh(&format!("cmp /usr/local/lib/fanli/fanli {}", fanli()));
 }
 
 fn gone(copy: &Copy, paths: &[&str]) {

@@ -44,7 +44,7 @@ impl Watcher {
         let (out, err) = (log.reopen().unwrap(), File::options().append(true).open(log.path()).unwrap());
         let child = enter(host)
             .args(wrap)
-            .arg(env!("CARGO_BIN_EXE_fanli"))
+            .arg(crate::common::fanli())
             .arg("watch")
             .args(if more.contains(&"--every") { &[][..] } else { &["--every", "5s"] })
             .args(more)
