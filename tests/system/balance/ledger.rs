@@ -7,7 +7,7 @@ use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -25,11 +25,18 @@ pub struct Row {
     pub id: u64,
     pub client: Client,
     pub outcome: Result<u16, String>,
+    begun: Instant,
+    ended: Instant,
 }
 
 impl Row {
     pub fn failed(&self) -> bool {
         !matches!(self.outcome, Ok(200))
+    }
+
+    /// Whether it was under way at some moment between these two.
+    pub fn overlaps(&self, from: Instant, to: Instant) -> bool {
+        self.begun <= to && self.ended >= from
     }
 
     pub fn what(&self) -> &'static str {
@@ -77,8 +84,9 @@ impl Load {
                 let mut kept = None;
                 while !stop.load(Ordering::Relaxed) {
                     let id = number.fetch_add(1, Ordering::Relaxed);
+                    let begun = Instant::now();
                     let outcome = ask(client, id, &address, &mut kept).map_err(|error| error.to_string());
-                    rows.lock().unwrap().push(Row { id, client, outcome });
+                    rows.lock().unwrap().push(Row { id, client, outcome, begun, ended: Instant::now() });
                     std::thread::sleep(Duration::from_millis(10));
                 }
             })
