@@ -11,6 +11,7 @@
 pub mod chance;
 pub mod keeper;
 pub mod kept_lab;
+pub mod session;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

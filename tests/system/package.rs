@@ -6,7 +6,7 @@ use fanli::resource::kinds::schema;
 use fanli::value::Value;
 
 use crate::common::chance::{Chance, moments};
-use crate::common::{Bench, refused};
+use crate::common::{Bench, refused, session};
 use crate::copy::Copy;
 use crate::drive::{Report, Task, task};
 use crate::file_examples::planned_args;
@@ -64,15 +64,23 @@ echo 'sleep 0.3' | script preinst
 echo 'sleep 0.5' | script postinst
 deb fanli-slow 1.0 "Depends: fanli-needs
 "
-rm -rf /etc/apt/sources.list /etc/apt/sources.list.d
-echo 'deb [trusted=yes] file:/usr/local/fanli-repo ./' > /etc/apt/sources.list
-rm -rf /var/lib/apt/lists
 publish
 "#;
 
+/// Makes that repository all that apt knows.
+const USE: &str = r"
+rm -rf /etc/apt/sources.list /etc/apt/sources.list.d
+echo 'deb [trusted=yes] file:/usr/local/fanli-repo ./' > /etc/apt/sources.list
+rm -rf /var/lib/apt/lists
+";
+
 fn deb_host() -> Copy {
     let copy = Copy::new();
-    copy.sh(&format!("{DEB}{MAKE}"));
+    let own = tempfile::tempdir().unwrap();
+    let made = session::once("fanli-repo.tar", own.path(), |tar| {
+        copy.sh(&format!("{DEB}{MAKE}\ntar -C /usr/local -cf {} fanli-repo", tar.display()));
+    });
+    copy.sh(&format!("tar -C /usr/local -xf {}\n{USE}", made.display()));
     copy
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::run::{Play, get, must, output, play};
-use super::shared_lab::{images, lock, session};
+use super::shared_lab::images;
+use crate::common::session;
 
 /// Takes away what the tier leaves on this machine. Images stay, as packages do.
 struct CleanUp {
@@ -35,7 +36,7 @@ impl Drop for CleanUp {
 
 #[test]
 fn a_bare_machine_gets_three_nodes_and_the_second_run_changes_nothing() {
-    let _lock = lock("bare-machine");
+    let _lock = session::lock("bare-machine");
     let dockerd_before = std::fs::read_to_string("/run/docker.pid").ok();
     let _clean_up = CleanUp { dockerd_before };
     let first: Play = play(&[]).expect_good();
@@ -44,7 +45,7 @@ fn a_bare_machine_gets_three_nodes_and_the_second_run_changes_nothing() {
         assert_eq!(get(address, "/index.php"), (200, name.to_owned()));
         assert_eq!(get(address, "/ping").0, 200);
     }
-    if let Some(session) = session() {
+    if let Some(session) = session::folder() {
         let images = images(&session);
         must("docker", &["save", "--output", images.to_str().unwrap(), "fanli/base:12", "fanli/web:1"]);
     }

@@ -5,21 +5,17 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::fs::{FlockOperation, flock};
-
 use super::run::{Play, must, play};
 use crate::common::fanli;
 use crate::common::keeper::Keeper;
 use crate::common::kept_lab::{inside, keep, keep_for_session, take_down};
+use crate::common::session;
 
 /// The lab's name in `env/lab.fp`.
 const NAME: &str = "lab";
 
 /// The hosts of `env/lab.fp`.
 pub const HOSTS: [&str; 3] = ["lab1", "lab2", "lab3"];
-
-/// A folder that one run of `tests/run` has for itself.
-const SESSION: &str = "FANLI_TEST_SESSION";
 
 /// The right to use the running lab, until it is dropped.
 pub struct Lab {
@@ -29,27 +25,15 @@ pub struct Lab {
     pub first: Option<Play>,
 }
 
-/// The folder of the session, if there is one.
-pub fn session() -> Option<PathBuf> {
-    std::env::var_os(SESSION).map(PathBuf::from)
-}
-
 /// The images of the tier, as a bare machine of this session has made them.
 pub fn images(session: &Path) -> PathBuf {
     session.join("images.tar")
 }
 
-/// Waits until nobody on this machine has the lock of that name, and takes it.
-pub fn lock(name: &str) -> File {
-    let file = File::create(format!("/run/lock/fanli-test-{name}")).unwrap();
-    flock(&file, FlockOperation::LockExclusive).unwrap();
-    file
-}
-
 /// The lab, converged. The first of a session brings it up.
 pub fn converged() -> Lab {
-    let lock = lock("tier");
-    let Some(session) = session() else {
+    let lock = session::lock("tier");
+    let Some(session) = session::folder() else {
         let kept = keep(NAME);
         let first = bring_up(None);
         assert_eq!(first.code, Some(0), "the tier did not come up: {}", first.told());
@@ -72,7 +56,7 @@ pub fn converged() -> Lab {
 fn bring_up(session: Option<&Path>) -> Play {
     eprint!("{}", must(fanli(), &["lab", "up", "3", "--name", NAME]));
     // What the bare machine makes is there when its test has ended: the Debian root and the images. The first host builds its own.
-    drop(self::lock("bare-machine"));
+    drop(session::lock("bare-machine"));
     if let Some(images) = session.map(images).filter(|images| images.exists()) {
         for host in &HOSTS[1..] {
             let images = File::open(&images).unwrap();
@@ -99,7 +83,7 @@ pub fn mend() {
 /// Takes the lab down now; gives what was said.
 pub fn down(lab: Lab) -> String {
     let said = take_down(NAME);
-    if let Some(session) = session() {
+    if let Some(session) = session::folder() {
         fs::remove_file(session.join("tier")).unwrap();
     }
     drop(lab);
