@@ -11,12 +11,7 @@ const MOMENTS: &str = "FANLI_TEST_MOMENTS";
 /// Set by `tests/run soak`: sweeps are run whole.
 const SOAK: &str = "FANLI_TEST_SOAK";
 
-/// Returns how many of `all` moments of a sweep this run tries: `usual`, every one in a soak, or what `FANLI_TEST_MOMENTS` says.
-pub fn of(all: usize, usual: usize) -> usize {
-    moments(usual, all).min(all)
-}
-
-/// Returns how many moments of a sweep without end this run tries: `usual`, `soak` in a soak, or what `FANLI_TEST_MOMENTS` says.
+/// Returns how many moments of a sweep this run tries: `usual`, `soak` in a soak, or what `FANLI_TEST_MOMENTS` says.
 pub fn moments(usual: usize, soak: usize) -> usize {
     match std::env::var(MOMENTS).ok().as_deref() {
         Some("all") => soak,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use fanli::value::Value;
 
+use crate::common::chance::soak;
 use crate::docker_hosts::{Host, Hosts};
 use crate::drive::Task;
 use crate::faults::{killed_at_request, requests, some_of};
@@ -191,5 +192,5 @@ fn a_plug_that_is_killed_anywhere_is_mended_by_the_next() {
         assert_eq!(host.must(&fetch("10.99.0.31")), "one", "after a kill at request {request}");
     }
     println!("killed at {killed} requests");
-    assert!(killed > 0);
+    assert!(killed > if soak() { 15 } else { 0 }, "only {killed}");
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::chance::{Chance, moments};
+use crate::common::chance::{Chance, moments, soak};
 use fanli::book::etcd::EtcdStore;
 use fanli::book::redb::FileStore;
 use fanli::book::{Asked, Book, Bound, Candidates, Entry, Place, Refused, State, Store, open};
@@ -437,7 +437,7 @@ impl Crowd {
             let entry = of_owner.get(owner).unwrap_or_else(|| panic!("{owner} was told {spot}, and it is gone"));
             assert_eq!((entry.record.spot.to_string().as_str(), entry.record.state), (*spot, State::Bound), "{owner}");
         }
-        assert!(revisions.len() > 20, "{} commits", revisions.len());
+        assert!(revisions.len() > if soak() { 100 } else { 20 }, "{} commits", revisions.len());
         eprintln!(
             "{} bound, {} owners told and kept, {} released, {} records, {} controllers killed",
             words.iter().filter(|line| line[0] == "bound").count(),

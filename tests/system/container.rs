@@ -2,6 +2,7 @@
 
 use fanli::value::{Arrow, Value};
 
+use crate::common::chance::soak;
 use crate::docker_hosts::Hosts;
 use crate::drive::{Task, task};
 use crate::faults::{killed_at_request, requests, some_of};
@@ -185,5 +186,5 @@ fn a_replacement_that_is_killed_anywhere_is_finished_by_the_next() {
         assert!(env.contains(&format!("VERSION={request}\n")), "{env}");
     }
     println!("killed at {killed} requests");
-    assert!(killed > 0);
+    assert!(killed > if soak() { 10 } else { 0 }, "only {killed}");
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::common::chance::{self, Chance};
+use crate::common::chance::{Chance, moments};
 use crate::docker_hosts::Host;
 use crate::drive::{Drive, Task};
 
 /// Returns some numbers from 1 to `most`, in order: `usual` of them, or all in a soak.
 pub fn some_of(most: usize, usual: usize) -> Vec<usize> {
-    let some = Chance::new().some(1..=most, chance::of(most, usual));
+    let some = Chance::new().some(1..=most, moments(usual, most));
     println!("{} of {most} moments: {some:?}", some.len());
     some
 }

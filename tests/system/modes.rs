@@ -2,6 +2,7 @@
 
 use fanli::value::{Map, Value};
 
+use crate::common::chance::soak;
 use crate::docker_hosts::{Host, Hosts};
 use crate::drive::{Drive, Task, task};
 use crate::faults::{killed_at_request, requests, some_of};
@@ -387,7 +388,7 @@ fn a_host_that_becomes_a_bridge_is_reachable_wherever_it_is_killed() {
         }
     }
     println!("killed at {killed} requests");
-    assert!(killed > 0);
+    assert!(killed > if soak() { 30 } else { 0 }, "only {killed}");
     drive.one(&plug).fields();
     removed(host, &[plug]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanli::value::Value;
 
-use crate::common::chance::{Chance, moments};
+use crate::common::chance::{Chance, moments, soak};
 use crate::docker_hosts::Hosts;
 use crate::trial::{Site, list, map};
 
@@ -48,30 +48,28 @@ fn a_trial_that_is_killed_anywhere_leaves_nothing_behind_the_next() {
     let (mut killed, mut left, mut number) = (0, 0, 1);
     let all = calls.iter().flat_map(|(name, count)| (1..=*count).map(move |when| (name, when)));
     for (name, when) in Chance::new().some(all, moments(8, 26)) {
-        {
-            let inject = format!("inject={name}:signal=SIGKILL:when={when}");
-            strace.wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject]
-                .map(String::from)
-                .to_vec();
-            let task = site.trial('a', &again(number));
-            let done = strace.try_run(std::slice::from_ref(&task)).is_some();
-            killed += usize::from(!done);
-            left += usize::from(host.must("docker ps -aq").lines().count() > 1);
-            // The next run is of something that passed before: it cleans, and tries nothing.
-            let mended = host.drive().one(&site.trial('a', &[]));
-            assert!(mended.fields().iter().all(|field| field == "leftover"), "{name} {when}: {:?}", mended.change);
-            // A temporary name of a write that was killed goes with the next write beside it, not before.
-            let seen = site.seen();
-            let seen: Vec<&str> = seen.lines().filter(|line| !line.contains("/.fanli-")).collect();
-            assert_eq!(seen.join("\n"), clean, "{name} {when}");
-            host.drive().one(&task).fields();
-            host.drive().one(&task).no_change();
-            assert_eq!(site.seen(), clean, "{name} {when}");
-            number += 1;
-        }
+        let inject = format!("inject={name}:signal=SIGKILL:when={when}");
+        strace.wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject]
+            .map(String::from)
+            .to_vec();
+        let task = site.trial('a', &again(number));
+        let done = strace.try_run(std::slice::from_ref(&task)).is_some();
+        killed += usize::from(!done);
+        left += usize::from(host.must("docker ps -aq").lines().count() > 1);
+        // The next run is of something that passed before: it cleans, and tries nothing.
+        let mended = host.drive().one(&site.trial('a', &[]));
+        assert!(mended.fields().iter().all(|field| field == "leftover"), "{name} {when}: {:?}", mended.change);
+        // A temporary name of a write that was killed goes with the next write beside it, not before.
+        let seen = site.seen();
+        let seen: Vec<&str> = seen.lines().filter(|line| !line.contains("/.fanli-")).collect();
+        assert_eq!(seen.join("\n"), clean, "{name} {when}");
+        host.drive().one(&task).fields();
+        host.drive().one(&task).no_change();
+        assert_eq!(site.seen(), clean, "{name} {when}");
+        number += 1;
     }
     println!("killed {killed} times of {}, {left} times with a container left", number - 1);
-    assert!(2 * killed > number && left > 0, "{killed} {left}");
+    assert!(2 * killed > number && left > usize::from(soak()), "{killed} {left}");
 }
 
 /// In a run of fanli itself: a step that is over its own limit lets its container go.
