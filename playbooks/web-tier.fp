@@ -21,27 +21,39 @@ vars {
   sites        = ["eagle", "event", "fun", "quan", "static", "super", "tuan", "www", "zhide"]
   default_site = "www"  # answers when no other name fits
 
+  # workers * (php.memory + 16 MiB) is the most that a node uses: it must fit node_size.
+  node_size   = 1GiB
   apache      = {
-    start      = 2         # processes at the start,
-    spare      = 2         # kept waiting,
-    workers    = 32        # at most: each is one request and some 20 MiB
+    start      = 4         # processes at the start,
+    spare      = 4         # kept waiting,
+    workers    = 12        # at most: each is one request
     log_level  = "warn"
     static_age = "1 hour"  # how long browsers keep static pages
   }
   php         = {
-    memory  = "128M"  # of one request,
-    seconds = 30      # that it may compute,
-    upload  = "32M"   # and send
+    memory  = "64M"  # of one request,
+    seconds = 30     # that it may compute,
+    upload  = "32M"  # and send
   }
   show_errors = false  # PHP's, to visitors: never in production
   proxies     = []     # load balancers whose X-Forwarded-For is believed
-  node_size   = 512MiB
 
   conf   = "/data/rodata/cfg_file"  # configuration that nodes mount, read-only
-  copies = 2                        # of Apache's on each host: a change goes out one copy at a time
+  copies = 2                        # of it on each host: a change goes out one copy at a time
 
-  # What the trial of a configuration must answer: the health check, and a page of each site.
-  trial_requests = [{ path = "/ping" }]
+  # What a configuration must answer before any node sees it: the health check, and a page of each site that needs no database.
+  trial_requests = [
+    { path = "/ping" },
+    { host = "eagle.{{ domain }}" },
+    { host = "event.{{ domain }}" },
+    { host = "fun.{{ domain }}" },
+    { host = "quan.{{ domain }}" },
+    { host = "static.{{ domain }}" },
+    { host = "super.{{ domain }}" },
+    { host = "tuan.{{ domain }}" },
+    { host = "www.{{ domain }}" },
+    { host = "zhide.{{ domain }}" },
+  ]
 }
 
 # macvlan: each node hangs on the hosts' own network like one more machine. No NAT, no ports to run out of.
@@ -109,15 +121,7 @@ play "images" on hosts.docker {
 }
 
 play "what nodes mount" on hosts.docker {
-  # What supervisor runs in every node; Apache's own configuration goes out by the rollout below.
   directory conf { mode = 0755 }
-  for folder in ["apache2", "supervisor", "supervisor/programs"] {
-    directory "{{ conf }}/{{ folder }}" { mode = 0755 }
-  }
-  template "{{ conf }}/supervisor/supervisord.conf" { source = "templates/supervisor/supervisord.conf" }
-  for program in ["apache2", "refresh"] {
-    template "{{ conf }}/supervisor/programs/{{ program }}.conf" { source = "templates/supervisor/{{ program }}.conf" }
-  }
 
   # Where no release process fills the shares, pages that say who answers.
   when sample_pages {
@@ -132,26 +136,64 @@ play "what nodes mount" on hosts.docker {
   }
 }
 
-# Apache's configuration: some copies of it on each host, every one mounted by some of the nodes, changed one after another. On a new
-# host there are no nodes yet: it is laid out, and they start with it.
-rollout "apache configuration" on nodes.web batch [1, 25%, 100%] {
-  within = 10m  # when the controller goes away in the middle, the hosts put back what it did not confirm
+# What visitors talk to. Where the environment has no balancers they talk to the nodes.
+play "load balancers" on hosts.balancers {
+  package ["haproxy"]
+  template "/etc/haproxy/haproxy.cfg" {
+    source   = "templates/haproxy/haproxy.cfg"
+    validate = ["haproxy", "-c", "-f", "{file}"]
+    notify   = "reload haproxy"
+  }
+  service "haproxy" {
+    state    = running
+    fallback = { command = ["haproxy", "-W", "-f", "/etc/haproxy/haproxy.cfg"] }
+  }
 
-  config "{{ conf }}/apache2/{{ node.index % copies }}" {
+  handler "reload haproxy" {
+    service "haproxy" {
+      state    = reloaded
+      fallback = { command = ["haproxy", "-W", "-f", "/etc/haproxy/haproxy.cfg"] }
+    }
+  }
+}
+
+# The configuration of Apache and of supervisor: some copies of it on each host, every one mounted by some of the nodes, changed one after
+# another. On a new host there are no nodes yet: it is laid out, and they start with it.
+rollout "configuration" on nodes.web batch [1, 25%, 100%] {
+  max_down = 25%
+  within   = 10m  # when the controller goes away in the middle, the hosts put back what it did not confirm
+
+  # Each copy once in a container of its own, as a node would have it, before any node sees it.
+  config "{{ conf }}/apache2/{{ node.local_index % copies }}" {
     from = "templates/apache2"
 
-    # Each copy once in a container of its own, as a node would have it, before any node sees it.
     trial {
       validate = ["apachectl", "-t"]
       start    = ["/usr/local/apache2/bin/httpd", "-D", "FOREGROUND"]
       requests = trial_requests
     }
   }
+  config "{{ conf }}/supervisor/{{ node.local_index % copies }}" {
+    from = "templates/supervisor"
 
-  # Behind a load balancer: drain on hosts.balancers { backend node.name { haproxy = "/run/haproxy/admin.sock"  pool = "web" } }
+    trial {
+      start    = [
+        "/usr/bin/supervisord",
+        "--nodaemon",
+        "--configuration",
+        "/usr/local/supervisor/current/supervisord.conf",
+      ]
+      requests = [{ path = "/ping" }]
+    }
+  }
+
+  drain on hosts.balancers {
+    backend node.name { haproxy = "/run/haproxy/admin.sock"  pool = "web" }
+  }
 
   reload {
     reload node.name { supervisor = "apache2"  validate = ["apachectl", "-t"] }
+    program "refresh" { container = node.name }
   }
 
   healthy {
@@ -160,14 +202,17 @@ rollout "apache configuration" on nodes.web batch [1, 25%, 100%] {
       header     = "X-Generation"
       generation = generation
       container  = node.name
-      slot       = "{{ conf }}/apache2/{{ node.index % copies }}"
+      slot       = "{{ conf }}/apache2/{{ node.local_index % copies }}"
     }
     http "http://{{ node.address }}/ping" { times = 2  every = 500ms  within = 30s }
+    for site in sites {
+      http "http://{{ node.address }}/" { host = "{{ site }}.{{ domain }}"  within = 10s }
+    }
   }
 }
 
 # One node: its folders on the host, its container, its address.
-role web_node(image: string, sites: list, memory: size = 512MiB) {
+role web_node(image: string, sites: list, memory: size = 1GiB) {
   home = "/data/containers/{{ node.name }}"
 
   # Whatever changes often is on the host: nothing is lost with the container, and its own layer stays empty.
@@ -176,30 +221,50 @@ role web_node(image: string, sites: list, memory: size = 512MiB) {
     directory "{{ home }}/weblogs/{{ site }}" { owner = admin  group = admin  mode = 0755 }
   }
   directory "{{ home }}/webdata" { owner = admin  group = admin  mode = 0775 }
+  for folder in ["cache", "sessions", "uploads"] {
+    directory "{{ home }}/webdata/{{ folder }}" { owner = admin  group = admin  mode = 0700 }
+  }
 
   container node.name {
     image        = image
     memory       = memory
     mounts       = [
-      "{{ home }}/weblogs"                           -> "/data/weblogs",
-      "{{ home }}/webdata"                           -> "/usr/local/webdata",
-      "/opt/share/fanliweb"                          -> "/opt/fanliweb" read_only,
-      "/opt/share/webdata"                           -> "/opt/webdata" read_only,
-      "{{ conf }}/apache2/{{ node.index % copies }}" -> "/usr/local/apache2/conf" read_only,
-      "{{ conf }}/supervisor"                        -> "/usr/local/supervisor" read_only,
+      "{{ home }}/weblogs"                                    -> "/data/weblogs",
+      "{{ home }}/webdata"                                    -> "/usr/local/webdata",
+      "/opt/share/fanliweb"                                   -> "/opt/fanliweb" read_only,
+      "/opt/share/webdata"                                    -> "/opt/webdata" read_only,
+      "{{ conf }}/apache2/{{ node.local_index % copies }}"    -> "/usr/local/apache2/conf" read_only,
+      "{{ conf }}/supervisor/{{ node.local_index % copies }}" -> "/usr/local/supervisor" read_only,
     ]
     tmpfs        = ["/run:mode=0755"]  # sockets and pid files do not outlive a start
     labels       = { tier = "web" }
     tools        = true                # fanli in the node: it loads what was edited by hand
+    extra_hosts  = ["{{ node.name }}:{{ node.address }}"]
     stop_timeout = 15s                 # Apache finishes what it has begun: see templates/supervisor
 
     attach "web-lan" { address = node.address }
-    healthy = http("http://{{ node.address }}/ping", within: 30s)
   }
 }
 
-play "nodes" on nodes.web batch 2 {
-  web_node { image = web_image  sites = sites  memory = node_size }
+# The nodes themselves, made where there are none; another image makes them anew, batch by batch, and goes back when it is not good.
+# What was changed by hand is mended first.
+rollout "nodes" on nodes.web batch [1, 25%, 100%] {
+  max_down = 25%
+
+  drain on hosts.balancers {
+    backend node.name { haproxy = "/run/haproxy/admin.sock"  pool = "web" }
+  }
+
+  change {
+    web_node { image = web_image  sites = sites  memory = node_size }
+  }
+
+  healthy {
+    http "http://{{ node.address }}/ping" { times = 2  every = 500ms  within = 30s }
+    for site in sites {
+      http "http://{{ node.address }}/" { host = "{{ site }}.{{ domain }}"  within = 10s }
+    }
+  }
 }
 
 # From every host to every node: its own over the shim, the others' over the wire.

@@ -81,6 +81,9 @@ pub async fn run(
         steps: u32::try_from(steps).unwrap_or(u32::MAX),
         check: header.check,
     });
+    for message in rollouts.values().flat_map(|info| &info.warnings) {
+        hub.say(EventKind::Warning { message: message.clone() });
+    }
     let contents = Arc::new(contents);
     let forks = Arc::new(Semaphore::new(header.forks.max(1)));
     let (reports, mut inbox) = mpsc::unbounded_channel();

@@ -231,6 +231,17 @@ pub enum Phase {
     PutBack,
 }
 
+/// A sort of answers that visitors should not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BadAnswer {
+    /// A status of 500 or above.
+    ServerError,
+    /// The status 404.
+    NotFound,
+    /// A status of 400 or above.
+    Refused,
+}
+
 /// How a rollout stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RolloutNews {
@@ -265,11 +276,13 @@ pub enum RolloutNews {
         /// Which.
         nodes: Vec<String>,
     },
-    /// A node answered more requests with a server error than those that were not changed: it failed.
-    ServerErrors {
+    /// A node answered a larger share of its requests badly than the nodes that were not changed: it failed.
+    BadAnswers {
         /// Which.
         node: String,
-        /// Its requests while the batch settled, and how many of them were answered with a server error.
+        /// In which way.
+        kind: BadAnswer,
+        /// Its requests while the batch settled, and how many of them were answered like that.
         requests: u64,
         /// See `requests`.
         errors: u64,

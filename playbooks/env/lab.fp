@@ -8,7 +8,14 @@ hosts docker {
   host "lab3" { address = 10.88.0.3  config = "/var/lib/fanli-lab/lab/ssh_config" }
 }
 
+# HAProxy listens on port 80 of the first.
+hosts balancers {
+  host "lab1"
+}
+
 vars {
+  proxies = [10.88.0.1]
+
   # Hosts and nodes share one network, as they do in the data centre; this machine is its gateway.
   web_parent  = "eth0"
   web_subnet  = 10.88.0.0/16

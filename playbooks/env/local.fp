@@ -4,6 +4,8 @@ hosts docker {
   host "localhost" { connection = local }
 }
 
+hosts balancers {}  # none: visitors talk to the nodes
+
 vars {
   # Nodes hang on the machine's own network card, in a network that only this machine knows: the shim leads there.
   web_parent  = facts.default_interface

@@ -2,15 +2,60 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::event::RolloutNews;
+use crate::event::{BadAnswer, RolloutNews};
 use crate::plan::Judged;
 use crate::value::{Map, Value};
+
+/// How many requests were answered, and how many of them badly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Answers {
+    requests: u64,
+    errors: u64,
+    not_found: u64,
+    refused: u64,
+}
+
+impl Answers {
+    /// Reads what `settle` found; `None` when it could not read the logs.
+    fn read(found: &Map) -> Option<Self> {
+        let number = |name: &str| match found.get(name) {
+            Some(Value::Int(number)) => u64::try_from(*number).ok(),
+            _ => None,
+        };
+        Some(Self {
+            requests: number("requests")?,
+            errors: number("errors")?,
+            not_found: number("not_found")?,
+            refused: number("refused")?,
+        })
+    }
+
+    fn plus(self, more: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(more.requests),
+            errors: self.errors.saturating_add(more.errors),
+            not_found: self.not_found.saturating_add(more.not_found),
+            refused: self.refused.saturating_add(more.refused),
+        }
+    }
+
+    /// Returns how many were answered in that way.
+    fn of(self, kind: BadAnswer) -> u64 {
+        match kind {
+            BadAnswer::ServerError => self.errors,
+            BadAnswer::NotFound => self.not_found,
+            BadAnswer::Refused => self.refused,
+        }
+    }
+}
+
+/// The ways in which answers are compared; the first that is worse is reported.
+const COMPARED: [BadAnswer; 3] = [BadAnswer::ServerError, BadAnswer::NotFound, BadAnswer::Refused];
 
 /// What nodes served during the same while.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Logs {
-    /// Requests, and those of them that were answered with a server error.
-    served: BTreeMap<String, (u64, u64)>,
+    served: BTreeMap<String, Answers>,
     /// Nodes for which there is no log at all.
     missing: BTreeSet<String>,
     /// Nodes whose logs cannot be read, and why.
@@ -22,8 +67,8 @@ pub(super) struct Logs {
 pub(super) struct Verdict {
     pub(super) failed: BTreeSet<String>,
     pub(super) news: Vec<RolloutNews>,
-    /// What the others served: requests, and errors.
-    pub(super) others: (u64, u64),
+    /// What the others served.
+    pub(super) others: Answers,
 }
 
 impl Logs {
@@ -32,16 +77,12 @@ impl Logs {
         let Some(Value::Map(nodes)) = output.get("served") else { return };
         for (node, found) in nodes {
             let Value::Map(found) = found else { continue };
-            let number = |name: &str| match found.get(name) {
-                Some(Value::Int(number)) => u64::try_from(*number).ok(),
-                _ => None,
-            };
-            if number("files") == Some(0) {
+            if found.get("files") == Some(&Value::Int(0)) {
                 self.missing.insert(node.clone());
             }
-            match number("requests").zip(number("errors")) {
-                Some(served) => {
-                    self.served.insert(node.clone(), served);
+            match Answers::read(found) {
+                Some(answers) => {
+                    self.served.insert(node.clone(), answers);
                 }
                 None => {
                     let why = found.get("unread").map_or_else(String::new, ToString::to_string);
@@ -51,15 +92,13 @@ impl Logs {
         }
     }
 
-    /// A node fails when its share of server errors is further above that of all `others` together than it may be, and than chance
+    /// A node fails when its share of bad answers is further above that of all `others` together than it may be, and than chance
     /// explains. Where there are no others any more, what they had `before` stands for them.
-    pub(super) fn judge(self, judged: Judged, batch: &[String], others: &[String], before: (u64, u64)) -> Verdict {
-        let served = |nodes: &[String]| {
-            let found = nodes.iter().filter_map(|node| self.served.get(node));
-            found.fold((0, 0), |sum: (u64, u64), served| (sum.0 + served.0, sum.1 + served.1))
-        };
-        let (others_requests, others_errors) = if others.is_empty() { before } else { served(others) };
-        let mut verdict = Verdict { others: (others_requests, others_errors), ..Verdict::default() };
+    pub(super) fn judge(self, judged: Judged, batch: &[String], others: &[String], before: Answers) -> Verdict {
+        let served = others.iter().filter_map(|node| self.served.get(node));
+        let theirs =
+            if others.is_empty() { before } else { served.fold(Answers::default(), |sum, more| sum.plus(*more)) };
+        let mut verdict = Verdict { others: theirs, ..Verdict::default() };
         let (mut few, mut missing) = (Vec::new(), Vec::new());
         for node in batch {
             if let Some(why) = self.unread.get(node) {
@@ -67,15 +106,24 @@ impl Logs {
                 verdict.news.push(RolloutNews::LogUnread { node: node.clone(), why: why.clone() });
                 continue;
             }
-            let Some((requests, errors)) = self.served.get(node).copied() else { continue };
+            let Some(own) = self.served.get(node).copied() else { continue };
+            let worse = |kind: &BadAnswer| {
+                is_worse((own.requests, own.of(*kind)), (theirs.requests, theirs.of(*kind)), judged.worse)
+            };
             if self.missing.contains(node) {
                 missing.push(node.clone());
-            } else if requests < judged.at_least {
+            } else if own.requests < judged.at_least {
                 few.push(node.clone());
-            } else if is_worse((requests, errors), (others_requests, others_errors), judged.worse) {
+            } else if let Some(kind) = COMPARED.into_iter().find(worse) {
                 verdict.failed.insert(node.clone());
-                let node = node.clone();
-                verdict.news.push(RolloutNews::ServerErrors { node, requests, errors, others_requests, others_errors });
+                verdict.news.push(RolloutNews::BadAnswers {
+                    node: node.clone(),
+                    kind,
+                    requests: own.requests,
+                    errors: own.of(kind),
+                    others_requests: theirs.requests,
+                    others_errors: theirs.of(kind),
+                });
             }
         }
         if !missing.is_empty() {
@@ -107,8 +155,12 @@ fn is_worse((requests, errors): (u64, u64), (others, their_errors): (u64, u64), 
 mod tests {
     use super::*;
 
+    fn errors_of(requests: u64, errors: u64) -> Answers {
+        Answers { requests, errors, not_found: 0, refused: errors }
+    }
+
     fn logs(served: &[(&str, u64, u64)]) -> Logs {
-        let served = served.iter().map(|(node, requests, errors)| ((*node).to_owned(), (*requests, *errors)));
+        let served = served.iter().map(|(node, requests, errors)| ((*node).to_owned(), errors_of(*requests, *errors)));
         Logs { served: served.collect(), ..Logs::default() }
     }
 
@@ -123,22 +175,39 @@ mod tests {
             judged,
             &names(&["a", "b"]),
             &names(&["c", "d"]),
-            (0, 0),
+            Answers::default(),
         );
         assert_eq!(verdict.failed, BTreeSet::from(["a".to_owned()]));
-        let news = RolloutNews::ServerErrors {
+        let news = RolloutNews::BadAnswers {
             node: "a".to_owned(),
+            kind: BadAnswer::ServerError,
             requests: 100,
             errors: 13,
             others_requests: 200,
             others_errors: 2,
         };
         assert_eq!(verdict.news, [news]);
-        assert_eq!(verdict.others, (200, 2));
+        assert_eq!(verdict.others, errors_of(200, 2));
         // The last batch is judged by what its nodes had as long as they were the others.
         for (before, fails) in [((0, 0), true), ((200, 20), false)] {
+            let before = errors_of(before.0, before.1);
             let verdict = logs(&[("c", 100, 9)]).judge(judged, &names(&["c"]), &[], before);
             assert_eq!(!verdict.failed.is_empty(), fails, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn pages_that_are_gone_and_requests_that_are_refused_speak_against_a_node_too() {
+        let judged = Judged { worse: 1, at_least: 20 };
+        let own = Answers { requests: 100, errors: 0, not_found: 40, refused: 41 };
+        for (own, kind) in [(own, BadAnswer::NotFound), (Answers { not_found: 0, ..own }, BadAnswer::Refused)] {
+            let others = Answers { requests: 200, errors: 0, not_found: 2, refused: 4 };
+            let served = [("a", own), ("b", others)].map(|(node, answers)| (node.to_owned(), answers));
+            let logs = Logs { served: served.into(), ..Logs::default() };
+            let verdict = logs.judge(judged, &names(&["a"]), &names(&["b"]), Answers::default());
+            assert_eq!(verdict.failed, BTreeSet::from(["a".to_owned()]));
+            let [RolloutNews::BadAnswers { kind: told, errors, .. }] = &verdict.news[..] else { panic!("{verdict:?}") };
+            assert_eq!((*told, *errors), (kind, own.of(kind)));
         }
     }
 
@@ -161,11 +230,13 @@ mod tests {
         let mut logs = logs(&[("a", 19, 19)]);
         let fields =
             |all: &[(&str, Value)]| all.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        let none = fields(&[("requests", Value::Int(0)), ("errors", Value::Int(0)), ("files", Value::Int(0))]);
+        let none = ["requests", "errors", "not_found", "refused", "files"].map(|name| (name, Value::Int(0)));
+        let none = fields(&none);
         let unread = fields(&[("unread", Value::from("no such folder"))]);
         let found = fields(&[("b", Value::Map(unread)), ("d", Value::Map(none))]);
         logs.hear(&fields(&[("served", Value::Map(found))]));
-        let verdict = logs.judge(Judged { worse: 0, at_least: 20 }, &names(&["a", "b", "c", "d"]), &[], (0, 0));
+        let verdict =
+            logs.judge(Judged { worse: 0, at_least: 20 }, &names(&["a", "b", "c", "d"]), &[], Answers::default());
         assert_eq!(verdict.failed, BTreeSet::from(["b".to_owned()]));
         let unread = RolloutNews::LogUnread { node: "b".to_owned(), why: "no such folder".to_owned() };
         let few = RolloutNews::FewRequests { nodes: names(&["a"]), at_least: 20 };

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::logs::Logs;
+use super::logs::{Answers, Logs};
 use crate::event::{RolloutNews, Target};
 use crate::plan::{RolloutInfo, RolloutPart};
 use crate::value::{Map, Value};
@@ -49,6 +49,9 @@ pub(super) struct Rollout {
     known: BTreeSet<String>,
     needing: BTreeSet<String>,
     sick: BTreeSet<String>,
+    /// Nodes that are sick and differ from what `change` declares: the first batch mends them, where there is one for that.
+    differing: BTreeSet<String>,
+    mended: BTreeSet<String>,
     /// Nodes that a run was at work on when it was broken off: whatever they are, this one goes on with them.
     begun: BTreeSet<String>,
     /// Nodes that do not run: there is no traffic to take away, and nothing to settle.
@@ -68,8 +71,8 @@ pub(super) struct Rollout {
     touched: BTreeSet<usize>,
     /// What access logs say of the while that the current batch settles.
     logs: Logs,
-    /// What the nodes that were not changed yet served while the last batch settled: requests, and errors.
-    others: (u64, u64),
+    /// What the nodes that were not changed yet served while the last batch settled.
+    others: Answers,
     news: Vec<RolloutNews>,
 }
 
@@ -84,6 +87,8 @@ impl Rollout {
             known: BTreeSet::new(),
             needing: if put_back { all } else { BTreeSet::new() },
             sick: BTreeSet::new(),
+            differing: BTreeSet::new(),
+            mended: BTreeSet::new(),
             begun: BTreeSet::new(),
             resting: BTreeSet::new(),
             died: BTreeSet::new(),
@@ -94,7 +99,7 @@ impl Rollout {
             halt: None,
             touched,
             logs: Logs::default(),
-            others: (0, 0),
+            others: Answers::default(),
             news: Vec::new(),
             info,
         }
@@ -135,6 +140,9 @@ impl Rollout {
         if says("sick") {
             self.sick.insert(node.clone());
         }
+        if says("differs") {
+            self.differing.insert(node.clone());
+        }
         if says("begun") {
             self.begun.insert(node.clone());
         } else if output.get("running") == Some(&Value::Bool(false)) {
@@ -173,11 +181,14 @@ impl Rollout {
             | RolloutPart::Settle(batch) => (batch, false),
             RolloutPart::DrainBack(batch) | RolloutPart::Back(batch) | RolloutPart::ReadyBack(batch) => (batch, true),
         };
-        let members = self.info.batches.get(batch).cloned().unwrap_or_default();
+        let planned = self.info.batches.get(batch).cloned().unwrap_or_default();
+        let members = self.members(batch);
         if self.way == Way::Halted {
             let here = matches!(part, RolloutPart::Ready(_)) && members.iter().any(|node| self.halted.contains(node));
-            let stays_out = |node: &&String| self.failed.contains(*node) || !self.needing.contains(*node);
-            let without = members.iter().filter(stays_out).cloned().collect();
+            let stays_out = |node: &&String| {
+                self.failed.contains(*node) || !self.needing.contains(*node) || !members.contains(*node)
+            };
+            let without = planned.iter().filter(stays_out).cloned().collect();
             return if here { Decision::Go { without } } else { Decision::Skip };
         }
         // What came through a stage of the way back goes into traffic again, whatever comes of the others of its batch.
@@ -194,10 +205,10 @@ impl Rollout {
             let rests = self.resting.contains(node) && !(readies && self.drained.contains(node));
             let lost =
                 !changes && rests || if back { self.not_back.contains(node) } else { self.failed.contains(node) };
-            lost || !self.needing.contains(node)
+            lost || !self.needing.contains(node) || !members.contains(node)
         };
-        let without: Vec<String> = members.iter().filter(|node| out(node)).cloned().collect();
-        if without.len() == members.len() {
+        let without: Vec<String> = planned.iter().filter(|node| out(node)).cloned().collect();
+        if without.len() == planned.len() {
             return Decision::Skip;
         }
         if matches!(part, RolloutPart::Drain(_) | RolloutPart::Change(_)) {
@@ -207,6 +218,13 @@ impl Rollout {
             self.drained.extend(members.iter().filter(|node| !without.contains(node)).cloned());
         }
         Decision::Go { without }
+    }
+
+    /// The nodes of a batch. The first one, where it is for mending, has those that were mended; the others do not have them again.
+    fn members(&self, batch: usize) -> BTreeSet<String> {
+        let planned = self.info.batches.get(batch).into_iter().flatten();
+        let mends = self.info.mends && batch == 0;
+        planned.filter(|node| self.mended.contains(*node) == mends).cloned().collect()
     }
 
     /// A stage is over; `failed` did not come through.
@@ -224,6 +242,11 @@ impl Rollout {
                     self.news.push(RolloutNews::Died { nodes: died });
                 }
                 self.failed.extend(failed.difference(&self.halted).cloned());
+                if matches!(part, RolloutPart::Change(_)) {
+                    let well = self.mended.difference(&self.failed);
+                    let well: BTreeSet<&String> = well.filter(|node| !self.halted.contains(*node)).collect();
+                    self.sick.retain(|node| !well.contains(node));
+                }
                 if !self.halted.is_empty() && self.way == Way::Forward {
                     self.way = Way::Halted;
                     let nodes = number(self.touched_nodes() - self.halted.len());
@@ -274,7 +297,7 @@ impl Rollout {
     }
 
     fn prepared(&mut self, failed: &BTreeSet<String>) {
-        let all: Vec<&String> = self.info.batches.iter().flatten().collect();
+        let all: BTreeSet<&String> = self.info.batches.iter().flatten().collect();
         if self.check {
             // What was not laid out yet would be.
             return;
@@ -295,14 +318,19 @@ impl Rollout {
             self.news.push(RolloutNews::Halted { nodes: 0, why });
             return;
         }
-        let sick: Vec<String> = self.sick.difference(&self.begun).cloned().collect();
+        if self.info.mends {
+            let mended = self.sick.intersection(&self.differing).filter(|node| !self.begun.contains(*node));
+            self.mended = mended.cloned().collect();
+        }
+        let sick = self.sick.difference(&self.begun).filter(|node| !self.mended.contains(*node));
+        let sick: Vec<String> = sick.cloned().collect();
         if sick.len() > self.info.budget {
             self.way = Way::Stopped;
             self.news.push(RolloutNews::Sick { nodes: sick, budget: number(self.info.budget) });
             return;
         }
-        let needing = |batch: &Vec<String>| batch.iter().filter(|node| self.needing.contains(*node)).count();
-        let sizes: Vec<usize> = self.info.batches.iter().map(needing).filter(|size| *size > 0).collect();
+        let needing = |batch: usize| self.members(batch).intersection(&self.needing).count();
+        let sizes: Vec<usize> = (0..self.info.batches.len()).map(needing).filter(|size| *size > 0).collect();
         self.news.push(RolloutNews::Begins {
             nodes: number(self.needing.len()),
             of: number(all.len()),
@@ -315,9 +343,9 @@ impl Rollout {
         let logs = std::mem::take(&mut self.logs);
         let Some(judged) = self.info.judged.filter(|_| !self.check) else { return BTreeSet::new() };
         let settled = |node: &&String| self.needing.contains(*node) && !self.resting.contains(*node);
-        let batches = &self.info.batches;
-        let own: Vec<String> = batches.get(batch).into_iter().flatten().filter(settled).cloned().collect();
-        let later: Vec<String> = batches.iter().skip(batch + 1).flatten().filter(settled).cloned().collect();
+        let own: Vec<String> = self.members(batch).iter().filter(settled).cloned().collect();
+        let later = (batch + 1..self.info.batches.len()).flat_map(|batch| self.members(batch));
+        let later: Vec<String> = later.filter(|node| settled(&node)).collect();
         let verdict = logs.judge(judged, &own, &later, self.others);
         self.others = verdict.others;
         self.news.extend(verdict.news);
@@ -325,8 +353,8 @@ impl Rollout {
     }
 
     fn touched_nodes(&self) -> usize {
-        let batches = self.touched.iter().filter_map(|batch| self.info.batches.get(*batch));
-        batches.flatten().filter(|node| self.needing.contains(*node)).count()
+        let members = self.touched.iter().flat_map(|batch| self.members(*batch));
+        members.filter(|node| self.needing.contains(node)).count()
     }
 }
 
@@ -444,6 +472,43 @@ mod tests {
         let mut rollout = Rollout::new(info(&[&["a"], &["b"]], 0), false);
         tell(&mut rollout, "a", true, false);
         walk(&mut rollout, &["a", "b"], |_, _| false);
+        assert!(rollout.is_refused());
+    }
+
+    /// A rollout of an image whose first batch mends: `a` is well, `b` sick and unlike what is declared, `c` well and new to it.
+    fn mending(fails: bool) -> (Rollout, Vec<(RolloutPart, String)>) {
+        let info = RolloutInfo { mends: true, changes: true, ..info(&[&["a", "b", "c"], &["a", "b"], &["c"]], 0) };
+        let mut rollout = Rollout::new(info, false);
+        for (node, pending, sick) in [("a", false, false), ("b", true, true), ("c", true, false)] {
+            let target = Target { host: "h".to_owned(), node: Some(node.to_owned()) };
+            let flags = [("pending", pending), ("sick", sick), ("differs", pending), ("running", true)];
+            let output = flags.map(|(name, flag)| (name.to_owned(), Value::Bool(flag)));
+            rollout.standing(&target, &output.into());
+        }
+        let fails = |part: RolloutPart, node: &str| fails && part == RolloutPart::Change(0) && node == "b";
+        let done = walk(&mut rollout, &["a", "b", "c"], fails);
+        (rollout, done)
+    }
+
+    #[test]
+    fn a_sick_node_that_the_change_would_mend_goes_first_and_alone() {
+        use RolloutPart as P;
+        let (mut rollout, done) = mending(false);
+        let touched: Vec<(P, &str)> = done.iter().map(|(part, node)| (*part, node.as_str())).collect();
+        let of = |batch, node| {
+            [P::Drain(batch), P::Change(batch), P::Ready(batch), P::Settle(batch)].map(|part| (part, node))
+        };
+        assert_eq!(touched[3..11], [of(0, "b"), of(2, "c")].concat());
+        assert!(!rollout.is_refused());
+        let begins = RolloutNews::Begins { nodes: 2, of: 3, batches: vec![1, 1] };
+        assert_eq!(rollout.news().first(), Some(&begins));
+
+        // When it does not become well the rest stays as it is.
+        let (rollout, done) = mending(true);
+        let back: Vec<&str> =
+            done.iter().filter(|(part, _)| matches!(part, P::Back(_))).map(|(_, node)| node.as_str()).collect();
+        assert_eq!(back, ["b"]);
+        assert!(!done.iter().any(|(part, node)| *part == P::Change(2) && node == "c"), "{done:?}");
         assert!(rollout.is_refused());
     }
 

@@ -9,10 +9,32 @@ use crate::value::Value;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sizes(Vec<Size>);
 
+/// A number of nodes, or a share of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Size {
+pub(super) enum Size {
     Count(usize),
     Percent(usize),
+}
+
+impl Size {
+    /// Reads a number from 1 or a share from 1% to 100%.
+    pub(super) fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Int(count) => usize::try_from(*count).ok().filter(|count| *count > 0).map(Self::Count),
+            Value::Percent(share) => {
+                usize::try_from(*share).ok().filter(|share| (1..=100).contains(share)).map(Self::Percent)
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns how many of `total` that are at most: a share is rounded down, and never less than one.
+    pub(super) fn of(self, total: usize) -> usize {
+        match self {
+            Self::Count(count) => count,
+            Self::Percent(share) => (total * share / 100).max(1),
+        }
+    }
 }
 
 /// Reads the value of a `batch` clause.
@@ -21,16 +43,7 @@ pub(super) fn read(value: &Value, span: Span, errors: &mut Errors) -> Option<Siz
         Value::List(items) if !items.is_empty() => items.clone(),
         single => vec![single.clone()],
     };
-    let sizes: Option<Vec<Size>> = items
-        .iter()
-        .map(|item| match item {
-            Value::Int(count) => usize::try_from(*count).ok().filter(|count| *count > 0).map(Size::Count),
-            Value::Percent(share) => {
-                usize::try_from(*share).ok().filter(|share| (1..=100).contains(share)).map(Size::Percent)
-            }
-            _ => None,
-        })
-        .collect();
+    let sizes: Option<Vec<Size>> = items.iter().map(Size::read).collect();
     if sizes.is_none() {
         let error = Diagnostic::new(span, format!("`batch`: {} is no size of a batch", super::expand::told(value)));
         errors.push(error.help("a number from 1, a share from 1% to 100%, or a list of these: `[1, 25%, 100%]`"));
@@ -73,6 +86,12 @@ mod tests {
         assert_eq!(cut(&[Value::Int(1), Value::Percent(25), Value::Percent(100)], 9), [1, 3, 5]);
         assert_eq!(cut(&[Value::Percent(1)], 3), [1, 1, 1]);
         assert_eq!(cut(&[Value::Int(7)], 0), [0usize; 0]);
+    }
+
+    #[test]
+    fn a_bound_is_rounded_down_and_lets_one_through() {
+        let bounds = [(Size::Percent(50), 6), (Size::Percent(50), 3), (Size::Percent(25), 30), (Size::Count(4), 3)];
+        assert_eq!(bounds.map(|(size, total)| size.of(total)), [3, 1, 7, 4]);
     }
 
     #[test]

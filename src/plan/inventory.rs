@@ -61,6 +61,8 @@ pub struct Node<'p> {
     pub host: usize,
     /// Number in its group, from 1.
     pub index: i64,
+    /// Number among the nodes of its group on its host, from 1.
+    pub local_index: i64,
     /// Its address, when its group has a pool or a list.
     pub address: Option<IpAddr>,
     /// The port of its host, when its network gives ports.
@@ -348,15 +350,19 @@ fn nodes_of<'p>(
         return Vec::new();
     }
     let mut nodes = Vec::new();
+    let mut on_host: BTreeMap<usize, i64> = BTreeMap::new();
     for (offset, address) in addresses.into_iter().enumerate() {
         // Round robin over the hosts: even, and the same on each run.
         let Some(host) = carriers.get(offset % carriers.len()).copied() else { continue };
         let index = i64::try_from(offset).unwrap_or(i64::MAX).saturating_add(1);
+        let local_index = on_host.entry(host).or_insert(0);
+        *local_index += 1;
         let mut node = Node {
             name: String::new(),
             group: &group.name.text,
             host,
             index,
+            local_index: *local_index,
             address,
             port: None,
             network: network_name.map(str::to_owned),
@@ -479,6 +485,7 @@ pub(super) fn node_value(node: &Node, hosts: &[Host]) -> Value {
         ("name".to_owned(), Value::from(node.name.as_str())),
         ("host".to_owned(), Value::from(host)),
         ("index".to_owned(), Value::Int(node.index)),
+        ("local_index".to_owned(), Value::Int(node.local_index)),
         ("address".to_owned(), address),
         ("port".to_owned(), node.port.map_or(Value::Null, |port| Value::Int(port.into()))),
         ("network".to_owned(), node.network.clone().map_or(Value::Null, Value::Str)),

@@ -160,6 +160,10 @@ pub struct RolloutInfo {
     pub title: String,
     /// The nodes of each batch.
     pub batches: Vec<Vec<String>>,
+    /// Whether the first batch has every node, for those of them that are sick and that the tasks of `change` would mend.
+    pub mends: bool,
+    /// What a reader of the plan should know.
+    pub warnings: Vec<String>,
     /// How many nodes may be sick or fail in the whole run.
     pub budget: usize,
     /// How a node's access log is judged while its batch settles.

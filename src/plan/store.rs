@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::errors::Errors;
 use super::expand::told;
 use super::inventory::{self, Inventory};
+use super::late::LateSource;
 use super::model::{Arg, RunPlan};
 use super::scope::Scope;
 use crate::book::{Bound, Entry, Lan, Place, Predecessor, State, View};
@@ -202,9 +203,24 @@ pub fn stamp(
                 }
             }
             // A rollout looks at such a step before it does it.
-            if let Some(Arg::Ready(Value::List(tasks))) = step.args.get_mut("tasks").filter(|_| step.kind == "standing")
-            {
-                tasks.iter_mut().for_each(|task| fill(task, &own, &told));
+            match step.args.get_mut("tasks").filter(|_| step.kind == "standing") {
+                Some(Arg::Ready(Value::List(tasks))) => tasks.iter_mut().for_each(|task| fill(task, &own, &told)),
+                Some(Arg::Late(late)) => fill_late(&mut late.source, &own, &told),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The same for those `attach` tasks of a list that is evaluated on the host.
+fn fill_late(source: &mut LateSource, own: &[(&str, Value)], told: &Map) {
+    let LateSource::Expr(list) = source else { return };
+    for task in list.items_mut() {
+        let is_attach = task.entry_mut("kind").is_some_and(|kind| kind.value() == Some(&Value::from("attach")));
+        let Some(args) = task.entry_mut("args").filter(|_| is_attach) else { continue };
+        if own.iter().all(|(name, value)| args.entry_mut(name).is_some_and(|arg| arg.value() == Some(value))) {
+            for (name, value) in told {
+                args.add_entry(name, value);
             }
         }
     }

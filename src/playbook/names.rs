@@ -12,7 +12,7 @@ use crate::syntax::ast::{Expr, ExprKind, Quote, TextPart};
 use crate::system::facts::fact_names;
 
 /// What `node.` holds.
-pub const NODE_FIELDS: [&str; 6] = ["address", "host", "index", "name", "network", "port"];
+pub const NODE_FIELDS: [&str; 7] = ["address", "host", "index", "local_index", "name", "network", "port"];
 
 /// What `host.` holds.
 pub const HOST_FIELDS: [&str; 2] = ["address", "name"];

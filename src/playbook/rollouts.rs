@@ -10,7 +10,7 @@ use crate::resource::kinds;
 use crate::syntax::ast::{Block, StatementKind};
 
 /// The settings of a `rollout` block.
-pub const ROLLOUT_SETTINGS: [&str; 4] = ["budget", "keep", "settle", "within"];
+pub const ROLLOUT_SETTINGS: [&str; 5] = ["budget", "keep", "max_down", "settle", "within"];
 
 /// The settings of a `config` block in it.
 pub const CONFIG_SETTINGS: [&str; 2] = ["from", "inside"];

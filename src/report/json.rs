@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value, json};
 
 use crate::change::{Change, Verb};
-use crate::event::{Event, EventKind, Outcome, Phase, RolloutNews, StepRef, Tally, Target, Verdict};
+use crate::event::{BadAnswer, Event, EventKind, Outcome, Phase, RolloutNews, StepRef, Tally, Target, Verdict};
 use crate::failure::{Failure, FailureKind};
 use crate::visible::is_deceptive;
 
@@ -152,10 +152,18 @@ fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
         RolloutNews::Begins { nodes, batches, .. } => ("begins", Some(*nodes), None, None, Some(batches)),
         RolloutNews::Refused { failed } => ("refused", None, Some(failed), None, None),
         RolloutNews::Sick { nodes, budget } => ("sick", None, Some(nodes), Some(*budget), None),
-        RolloutNews::ServerErrors { node, .. } | RolloutNews::LogUnread { node, .. } => {
+        RolloutNews::BadAnswers { node, kind, .. } => {
             one = vec![node.clone()];
-            let word = if matches!(news, RolloutNews::LogUnread { .. }) { "log_unread" } else { "server_errors" };
+            let word = match kind {
+                BadAnswer::ServerError => "server_errors",
+                BadAnswer::NotFound => "not_found",
+                BadAnswer::Refused => "refused_requests",
+            };
             (word, None, Some(&one), None, None)
+        }
+        RolloutNews::LogUnread { node, .. } => {
+            one = vec![node.clone()];
+            ("log_unread", None, Some(&one), None, None)
         }
         RolloutNews::Died { nodes } => ("died", None, Some(nodes), None, None),
         RolloutNews::FewRequests { .. } => ("few_requests", None, None, None, None),
@@ -186,7 +194,7 @@ fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
 fn of_logs(news: &RolloutNews) -> [(&'static str, Value); 7] {
     let (mut served, mut others, mut few, mut least, mut why) = (None, None, None, None, None);
     match news {
-        RolloutNews::ServerErrors { requests, errors, others_requests, others_errors, .. } => {
+        RolloutNews::BadAnswers { requests, errors, others_requests, others_errors, .. } => {
             served = Some((requests, errors));
             others = Some((others_requests, others_errors));
         }

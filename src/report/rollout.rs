@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::words::{Paint, paint, short, took};
-use crate::event::{Event, EventKind, Phase, RolloutNews, Target};
+use crate::event::{BadAnswer, Event, EventKind, Phase, RolloutNews, Target};
 use crate::visible::count;
 
 /// How many names of nodes a line holds.
@@ -76,15 +76,17 @@ pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
         RolloutNews::Died { nodes: dead } => {
             (format!("{} not running any more, and did when it began", verb(dead, &all(dead))), Paint::Bad)
         }
-        RolloutNews::ServerErrors { node, requests, errors, others_requests, others_errors } => {
+        RolloutNews::BadAnswers { node, kind, requests, errors, others_requests, others_errors } => {
+            let how = match kind {
+                BadAnswer::ServerError => "a server error",
+                BadAnswer::NotFound => "404 Not Found",
+                BadAnswer::Refused => "a status of 400 or above",
+            };
             let others = match others_requests {
                 0 => "there are no others to compare with".to_owned(),
                 others => format!("nodes that were not changed {others_errors} of {others}"),
             };
-            (
-                format!("{} answered {errors} of {requests} requests with a server error; {others}", short(node)),
-                Paint::Bad,
-            )
+            (format!("{} answered {errors} of {requests} requests with {how}; {others}", short(node)), Paint::Bad)
         }
         RolloutNews::FewRequests { nodes, at_least } => (
             format!("{}: fewer than {at_least} requests while it settled, so the access log says nothing", all(nodes)),

@@ -238,6 +238,67 @@ pub struct Element<T> {
     pub after: Option<String>,
 }
 
+impl<T> Element<T> {
+    fn bare(value: T) -> Self {
+        Self { before: Vec::new(), value, after: None }
+    }
+}
+
+/// Expressions that stand in no text.
+impl Expr {
+    /// Returns an expression for a value.
+    pub fn literal(value: Value) -> Self {
+        Self { kind: ExprKind::Literal { value, text: String::new() }, span: Span::NOWHERE }
+    }
+
+    /// Returns a list of expressions.
+    pub fn list(items: Vec<Self>) -> Self {
+        let items = items.into_iter().map(Element::bare).collect();
+        Self { kind: ExprKind::List { items, multiline: false, trailing: Vec::new() }, span: Span::NOWHERE }
+    }
+
+    /// Returns the value of a literal.
+    pub fn value(&self) -> Option<&Value> {
+        match &self.kind {
+            ExprKind::Literal { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Returns the items of a list; none of anything else.
+    pub fn items_mut(&mut self) -> impl Iterator<Item = &mut Self> {
+        let items = match &mut self.kind {
+            ExprKind::List { items, .. } => items.as_mut_slice(),
+            _ => &mut [],
+        };
+        items.iter_mut().map(|item| &mut item.value)
+    }
+
+    /// Returns what a map has under that name.
+    pub fn entry_mut(&mut self, name: &str) -> Option<&mut Self> {
+        let ExprKind::Map { entries, .. } = &mut self.kind else { return None };
+        let found = entries.iter_mut().find(|entry| entry.value.0.text == name);
+        found.map(|entry| &mut entry.value.1)
+    }
+
+    /// Adds a value to a map that has none under that name.
+    pub fn add_entry(&mut self, name: &str, value: &Value) {
+        if self.entry_mut(name).is_none()
+            && let ExprKind::Map { entries, .. } = &mut self.kind
+        {
+            let name = Name { text: name.to_owned(), span: Span::NOWHERE };
+            entries.push(Element::bare((name, Self::literal(value.clone()))));
+        }
+    }
+
+    /// Returns a map of expressions.
+    pub fn map(entries: impl IntoIterator<Item = (String, Self)>) -> Self {
+        let named = |(text, value)| Element::bare((Name { text, span: Span::NOWHERE }, value));
+        let entries = entries.into_iter().map(named).collect();
+        Self { kind: ExprKind::Map { entries, multiline: false, trailing: Vec::new() }, span: Span::NOWHERE }
+    }
+}
+
 /// A part of a string.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum TextPart {

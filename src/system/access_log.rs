@@ -1,4 +1,4 @@
-//! What a web server's access log says of a while: how many requests it answered, and how many of them with an error of its own.
+//! What a web server's access log says of a while: how many requests it answered, and how many of them with which sort of status.
 //!
 //! Containers write these files, so nothing in them or about them is trusted: links are passed by, and a line is read byte by byte,
 //! however long it is.
@@ -27,6 +27,10 @@ pub struct Served {
     pub requests: u64,
     /// Those with a status of 500 to 599.
     pub errors: u64,
+    /// Those with the status 404.
+    pub not_found: u64,
+    /// Those with a status of 400 or above.
+    pub refused: u64,
     /// How many files the pattern names now.
     pub files: u64,
 }
@@ -158,6 +162,8 @@ impl Served {
                     (At::Status(number, 3), b' ') => {
                         self.requests += 1;
                         self.errors += u64::from((500..600).contains(&number));
+                        self.not_found += u64::from(number == 404);
+                        self.refused += u64::from((400..600).contains(&number));
                         At::Rest
                     }
                     (At::Status(..) | At::Rest, _) => At::Rest,
@@ -199,10 +205,10 @@ mod tests {
         std::fs::write(&log, line).unwrap();
         let marks = probe.log_marks(&pattern("*.log")).unwrap();
         let since = |marks| probe.served_since(&pattern("*.log"), marks).unwrap();
-        assert_eq!(since(&marks), Served { requests: 0, errors: 0, files: 1 });
+        assert_eq!(since(&marks), Served { files: 1, ..Served::default() });
         std::fs::rename(&log, dir.path().join("old.log")).unwrap();
         std::fs::write(&log, line.repeat(2)).unwrap();
-        assert_eq!(since(&marks), Served { requests: 2, errors: 2, files: 2 });
+        assert_eq!(since(&marks), Served { requests: 2, errors: 2, not_found: 0, refused: 2, files: 2 });
         let none = probe.served_since(&pattern("*.txt"), &LogMarks::default()).unwrap();
         assert_eq!(none, Served::default());
         probe.log_marks(&pattern("none/*.log")).unwrap_err();
@@ -222,13 +228,14 @@ mod tests {
         let text = "10.0.0.1 - - [26/Nov/2026:03:00:00 +0000] \"GET / HTTP/1.1\" 200 12 \"-\" \"curl \\\" 500 \"\n\
             10.0.0.1 www.a.org - bob [x] \"GET /\\\"\\\\ HTTP/1.1\" 503 0\n\
             10.0.0.1 \\\"host - - [x] \"-\" 408 0\n\
+            10.0.0.1 - - [x] \"GET /gone\" 404 7\n\
             10.0.0.1 - - [x] \"POST /a b\\\\\" 599 -\n\
             nothing of the kind\n\
             \"GET /\" 5000 1\n\
             \"GET /\" 50 1\n\
             \"GET /\" 500";
         // The last line is still being written.
-        assert_eq!(served(text), Served { requests: 4, errors: 2, files: 0 });
+        assert_eq!(served(text), Served { requests: 5, errors: 2, not_found: 1, refused: 4, files: 0 });
         assert_eq!(served(""), Served::default());
     }
 
@@ -237,7 +244,7 @@ mod tests {
         let garbage: String = (0..300_000u32).map(|number| char::from((number * 7 % 128) as u8)).collect();
         assert!(served(&garbage).requests < 10);
         let long = format!("\"{}\" 502 1\n", "x".repeat(1_000_000));
-        assert_eq!(served(&long), Served { requests: 1, errors: 1, files: 0 });
+        assert_eq!(served(&long), Served { requests: 1, errors: 1, not_found: 0, refused: 1, files: 0 });
     }
 
     #[test]

@@ -43,16 +43,49 @@ fn batches(run: &RunPlan) -> Vec<Vec<&str>> {
     info.batches.iter().map(|batch| batch.iter().map(String::as_str).collect()).collect()
 }
 
+fn warnings(run: &RunPlan) -> &[String] {
+    &run.rollouts.values().next().unwrap().warnings
+}
+
 #[test]
 fn nodes_that_share_a_directory_go_together() {
     let own = planned(&rollout("/data/{{ node.name }}", "[1, 2, 100%]"), "x\n", |_| {}).unwrap();
     assert_eq!(batches(&own), [vec!["web1"], vec!["web2", "web3"], vec!["web4", "web5", "web6"]]);
     // Two copies on each host; nodes are spread in turn, so h1 carries 1, 3, 5.
     let copies = planned(&rollout("/data/{{ node.index > 3 }}", "[1, 100%]"), "x\n", |_| {}).unwrap();
-    assert_eq!(batches(&copies), [vec!["web1", "web3"], vec!["web2", "web4", "web6", "web5"]]);
+    assert_eq!(batches(&copies), [vec!["web1", "web3"], vec!["web2", "web4", "web6"], vec!["web5"]]);
+    assert_eq!(warnings(&copies), [""; 0]);
     // One for all of a host: it is more than the batch, and goes all the same.
     let one = planned(&rollout("/data/conf", "1"), "x\n", |_| {}).unwrap();
     assert_eq!(batches(&one), [vec!["web1", "web3", "web5"], vec!["web2", "web4", "web6"]]);
+    let said = "rollout \"r\": all 3 nodes of h1 mount one directory, /data/conf, and change together";
+    assert!(warnings(&one).len() == 2 && warnings(&one)[0].starts_with(said), "{:?}", warnings(&one));
+    // Every second node in turn is on h1: by their numbers all nodes of a host have one copy, by those on their host they do not.
+    let by_index = planned(&rollout("/data/{{ node.index % 2 }}", "1"), "x\n", |_| {}).unwrap();
+    assert_eq!((batches(&by_index).len(), warnings(&by_index).len()), (2, 2));
+    let by_local = planned(&rollout("/data/{{ node.local_index % 2 }}", "1"), "x\n", |_| {}).unwrap();
+    assert_eq!(batches(&by_local), [vec!["web1", "web5"], vec!["web2", "web6"], vec!["web3"], vec!["web4"]]);
+    assert_eq!(warnings(&by_local), [""; 0]);
+}
+
+#[test]
+fn no_batch_takes_more_nodes_than_may_be_down() {
+    let sizes = |text: &str| -> Vec<usize> {
+        let text = rollout("/data/{{ node.name }}", "[1, 100%]").replace("  settle", &format!("{text}\n  settle"));
+        batches(&planned(&text, "x\n", |_| {}).unwrap()).iter().map(Vec::len).collect()
+    };
+    assert_eq!(sizes(""), [1, 3, 2]);
+    assert_eq!(sizes("max_down = 2"), [1, 2, 2, 1]);
+    assert_eq!(sizes("max_down = 10%"), [1; 6]);
+    assert_eq!(sizes("max_down = 100%"), [1, 5]);
+    // A graceful reload takes nobody out of traffic.
+    let text = rollout("/data/{{ node.name }}", "[1, 100%]");
+    let (before, rest) = text.split_once("  drain on").unwrap();
+    let graceful = format!("{before}{}", rest.split_once("\n").unwrap().1);
+    assert_eq!(batches(&planned(&graceful, "x\n", |_| {}).unwrap()).iter().map(Vec::len).collect::<Vec<_>>(), [1, 5]);
+    let wrong = rollout("/data/x", "1").replace("  settle", "max_down = 0%\n  settle");
+    let said = planned(&wrong, "x\n", |_| {}).unwrap_err();
+    assert!(said.contains("`max_down` cannot be") && said.contains("out of traffic at once"), "{said}");
 }
 
 #[test]
@@ -149,6 +182,27 @@ fn image(more: &str) -> String {
 }
 
 #[test]
+fn what_needs_facts_is_looked_at_on_the_host_and_what_needs_results_is_not() {
+    let looked = |text: &str| -> (Option<Arg>, Option<Arg>) {
+        let run = planned(text, "x\n", |_| {}).unwrap();
+        let steps = run.hosts.iter().flat_map(|host| &host.plan.stages).flat_map(|stage| &stage.targets);
+        let standing = steps.flat_map(|target| &target.steps).find(|step| step.kind == "standing").unwrap();
+        (standing.args.get("tasks").cloned(), standing.args.get("changes").cloned())
+    };
+    let text = image("").replace("\"eth0\"", "facts.default_interface");
+    let (tasks, changes) = looked(&text);
+    assert_eq!(changes, Some(Arg::Ready(Value::Bool(false))));
+    let Some(Arg::Late(late)) = tasks else { panic!("{tasks:?}") };
+    let facts = fanli::value::Map::from([("default_interface".to_owned(), Value::from("ens3"))]);
+    let known = fanli::value::Map::from([("facts".to_owned(), Value::Map(facts))]);
+    let plan::LateValue::Value(Value::List(tasks)) = late.evaluate(&known).unwrap() else { panic!("{late:?}") };
+    assert!(tasks.len() == 2 && tasks[1].to_string().contains("ens3"), "{tasks:?}");
+
+    let text = image("").replace("change {", "change {\n command [\"id\"] as r\n file \"/x\" { content = r.stdout }\n");
+    assert_eq!(looked(&text), (None, Some(Arg::Ready(Value::Bool(true)))));
+}
+
+#[test]
 fn a_container_that_is_made_anew_is_written_down_before_and_has_a_way_back() {
     let run = planned(&image(""), "x\n", |_| {}).unwrap();
     let kinds = |part: RolloutPart| -> Vec<String> {
@@ -171,6 +225,13 @@ fn a_container_that_is_made_anew_is_written_down_before_and_has_a_way_back() {
     let Some(Arg::Ready(Value::List(tasks))) = standing.args.get("tasks") else { panic!("{standing:?}") };
     assert_eq!(tasks.len(), 2, "{tasks:?}");
     assert_eq!(standing.args.get("changes"), Some(&Arg::Ready(Value::Bool(false))));
+
+    // Every node stands in a first batch, which mends those that are sick; it has no number of its own.
+    let info = run.rollouts.values().next().unwrap();
+    assert!(info.mends && info.batches.iter().map(Vec::len).eq([6, 3, 3]), "{info:?}");
+    let drawn: Vec<_> =
+        run.stages.iter().filter(|stage| matches!(stage.part, Some(P::Change(_)))).map(|one| one.batch).collect();
+    assert_eq!(drawn, [None, Some((1, 2)), Some((2, 2))]);
 
     let said = planned(&image("within = 1m"), "x\n", |_| {}).unwrap_err();
     assert!(said.contains("`within` means nothing without a `config`"), "{said}");

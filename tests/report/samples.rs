@@ -1,7 +1,7 @@
 //! Events made by hand.
 
 use fanli::change::{Change, Datum, FieldChange, Verb};
-use fanli::event::{Event, EventKind, Outcome, Phase, RolloutNews, StepRef, Tally, Target, Verdict};
+use fanli::event::{BadAnswer, Event, EventKind, Outcome, Phase, RolloutNews, StepRef, Tally, Target, Verdict};
 use fanli::failure::{Failure, FailureKind};
 use fanli::value::{Map, Value};
 
@@ -155,7 +155,8 @@ fn rolled_back() -> Vec<Event> {
     tape.say("", 10, phase(Phase::Settle, Some((2, 2)), &["web2", "web3"]));
     tape.say("", 10_000, news(RolloutNews::FewRequests { nodes: names(&["web3"]), at_least: 20 }));
     let (node, others_requests, others_errors) = ("web2".to_owned(), 340, 2);
-    tape.say("", 0, news(RolloutNews::ServerErrors { node, requests: 61, errors: 12, others_requests, others_errors }));
+    let (kind, requests, errors) = (BadAnswer::ServerError, 61, 12);
+    tape.say("", 0, news(RolloutNews::BadAnswers { node, kind, requests, errors, others_requests, others_errors }));
     let put_back = RolloutNews::PutsBack { failed: names(&["web2", "web3"]), budget: 0, nodes: 3 };
     tape.say("", 10, news(put_back));
     tape.say("", 1, phase(Phase::PutBack, Some((2, 2)), &["web2", "web3"]));
@@ -163,6 +164,11 @@ fn rolled_back() -> Vec<Event> {
     tape.say("", 3_000, news(RolloutNews::PutBack { nodes: 3, stays: Vec::new() }));
     tape.say("lab1", 1, finished(tally(20, 3, 0, 0, 1), None));
     tape.end(tally(20, 3, 0, 0, 1), Verdict::Failed)
+}
+
+fn bad(kind: BadAnswer, others_requests: u64) -> RolloutNews {
+    let node = "web1".to_owned();
+    RolloutNews::BadAnswers { node, kind, requests: 20, errors: 20, others_requests, others_errors: 0 }
 }
 
 /// The other ends that a rollout may come to.
@@ -176,13 +182,9 @@ fn not_rolled_out() -> Vec<Event> {
         RolloutNews::Refused { failed: names(&["web1"]) },
         RolloutNews::Sick { nodes: names(&["web2", "web3"]), budget: 1 },
         RolloutNews::Sick { nodes: names(&["web2"]), budget: 0 },
-        RolloutNews::ServerErrors {
-            node: "web1".to_owned(),
-            requests: 20,
-            errors: 20,
-            others_requests: 0,
-            others_errors: 0,
-        },
+        bad(BadAnswer::ServerError, 0),
+        bad(BadAnswer::NotFound, 0),
+        bad(BadAnswer::Refused, 700),
         RolloutNews::Died { nodes: names(&["web2", "web3"]) },
         RolloutNews::LogUnread { node: "web1".to_owned(), why: "/data/logs is a file, not a directory".to_owned() },
         RolloutNews::NoLog { nodes: names(&["web1", "web2"]) },

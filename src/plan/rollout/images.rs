@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::super::late::Late;
+use super::super::late::{Late, LateSource};
 use super::super::make::Planner;
 use super::super::model::{Arg, Step};
 use super::parts::Part;
 use super::{made, units::plain};
 use crate::diagnostic::Diagnostic;
 use crate::source::Span;
+use crate::syntax::ast::Expr;
 use crate::value::Value;
 
 /// The result that tells whether a container that was put back runs; no playbook can have a name like that.
@@ -61,10 +62,33 @@ pub(super) fn stays(parts: &[Part]) -> Vec<String> {
     stay.into_iter().cloned().collect()
 }
 
-/// The tasks of `change` for a look at whether they would do something; `None` when only the run itself can say.
-pub(super) fn looked_at(part: &Part) -> Option<Value> {
-    let known = |step: &Step| if step.when.is_empty() { plain(step) } else { None };
-    part.change.iter().map(known).collect::<Option<Vec<Value>>>().map(Value::List)
+/// The tasks of `change` for a look at whether they would do something; `None` when only the run itself can say. What needs facts is
+/// evaluated on the host.
+pub(super) fn looked_at(part: &Part) -> Option<Arg> {
+    if let Some(steps) = part.change.iter().map(ready).collect::<Option<Vec<Value>>>() {
+        return Some(Arg::Ready(Value::List(steps)));
+    }
+    let steps = part.change.iter().map(by_facts).collect::<Option<Vec<Expr>>>()?;
+    Some(Arg::Late(Box::new(Late { source: LateSource::Expr(Expr::list(steps)), needs: Vec::new(), at: part.at() })))
+}
+
+/// A task without conditions as data; `None` when a value of it is not known yet.
+fn ready(step: &Step) -> Option<Value> {
+    if step.when.is_empty() { plain(step) } else { None }
+}
+
+/// The same as an expression over facts; `None` when it needs results of the run.
+fn by_facts(step: &Step) -> Option<Expr> {
+    let value = |arg: &Arg| match arg {
+        Arg::Ready(value) => Some(Expr::literal(value.clone())),
+        Arg::Late(late) => match &late.source {
+            LateSource::Expr(expr) if late.needs.is_empty() => Some(expr.clone()),
+            _ => None,
+        },
+    };
+    let args = step.args.iter().map(|(name, arg)| Some((name.clone(), value(arg)?))).collect::<Option<Vec<_>>>()?;
+    let kind = Expr::literal(Value::from(step.kind.as_str()));
+    step.when.is_empty().then(|| Expr::map([("kind".to_owned(), kind), ("args".to_owned(), Expr::map(args))]))
 }
 
 impl Planner<'_, '_> {

@@ -82,25 +82,35 @@ impl<'p> Planner<'_, 'p> {
         if units.is_empty() {
             return;
         }
-        let batches = cut(units, sizes);
+        // A rollout that takes nodes out of traffic or makes them anew leaves enough of them; a graceful reload takes none away.
+        let takes_down = rollout.drain.is_some() || !rollout.change.is_empty();
+        let most = if takes_down { settings.max_down.of(parts.len()) } else { parts.len() };
+        let warnings = self.shared_by_all(&units, &parts, title);
+        let put_back = matches!(self.request.part, super::Part::PutBack { .. });
+        // Nodes that share a directory change together, so that none of them can be mended before the others.
+        let mends = takes_down && !rollout.change.is_empty() && rollout.configs.is_empty() && !put_back;
+        let all = units.iter().flatten().copied().collect();
+        let mending = mends.then_some(all);
+        let batches: Vec<Vec<usize>> = mending.into_iter().chain(cut(units, sizes, most)).collect();
         let name_of = |at: &usize| parts.get(*at).map(|part| part.target.to_string());
         let info = RolloutInfo {
             title: title.to_owned(),
             batches: batches.iter().map(|batch| batch.iter().filter_map(name_of).collect()).collect(),
+            mends,
+            warnings,
             budget: settings.budget,
             judged: rollout.access_log.as_ref().map(|log| self.judged(log)),
             changes: !rollout.change.is_empty(),
             stays: images::stays(&parts),
-            put_back: matches!(self.request.part, super::Part::PutBack { .. }),
+            put_back,
         };
         self.rollouts.insert(number, info);
-        let of = u32::try_from(batches.len()).unwrap_or(u32::MAX);
-        let head = Head { number, title, of, span: rollout.span };
+        let head = Head { number, title, mends, batches: batches.len(), span: rollout.span };
         self.stages_of(&head, &batches, &parts, &settings);
     }
 
     fn stages_of(&mut self, head: &Head, batches: &[Vec<usize>], parts: &[Part], settings: &Settings) {
-        let all: Vec<usize> = batches.iter().flatten().copied().collect();
+        let all: Vec<usize> = batches.iter().skip(usize::from(head.mends)).flatten().copied().collect();
         let undo = match &self.request.part {
             super::Part::PutBack { undo } => undo.as_deref().map(Value::from),
             super::Part::All | super::Part::Rollouts => None,
@@ -229,7 +239,7 @@ impl<'p> Planner<'_, 'p> {
             | RolloutPart::Settle(batch)
             | RolloutPart::DrainBack(batch)
             | RolloutPart::Back(batch)
-            | RolloutPart::ReadyBack(batch) => Some((u32::try_from(batch + 1).unwrap_or(u32::MAX), head.of)),
+            | RolloutPart::ReadyBack(batch) => head.number_of(batch),
         };
         // Who goes back into traffic, and who is put back, is for the coordinator to say: it knows who is well.
         let rescue = matches!(
@@ -315,6 +325,30 @@ impl<'p> Planner<'_, 'p> {
         }
     }
 
+    /// Returns a warning for each host all of whose nodes, two or more, mount one directory: they change together, whatever the
+    /// batches are.
+    fn shared_by_all(&self, units: &[Vec<usize>], parts: &[Part], title: &str) -> Vec<String> {
+        let mut on_host: BTreeMap<usize, usize> = BTreeMap::new();
+        for part in parts {
+            *on_host.entry(part.host).or_default() += 1;
+        }
+        let warning = |unit: &Vec<usize>| {
+            let part = unit.first().and_then(|at| parts.get(*at))?;
+            let slot = part.slots.first()?;
+            let host = self.inventory.hosts.get(part.host)?;
+            (unit.len() > 1 && on_host.get(&part.host) == Some(&unit.len())).then(|| {
+                format!(
+                    "rollout \"{title}\": all {} nodes of {} mount one directory, {}, and change together; \
+                     `node.local_index` in its path makes several copies",
+                    unit.len(),
+                    host.name,
+                    slot.path
+                )
+            })
+        };
+        units.iter().filter_map(warning).collect()
+    }
+
     fn takes_part(&self, target: &Target) -> bool {
         self.member(&target.to_string()).is_some_and(|member| matches!(member, Member::Node(_)))
     }
@@ -331,8 +365,20 @@ struct Share {
 struct Head<'a> {
     number: u32,
     title: &'a str,
-    of: u32,
+    /// Whether the first batch is for nodes that are mended.
+    mends: bool,
+    batches: usize,
     span: Span,
+}
+
+impl Head<'_> {
+    /// Returns the number of a batch, from 1, and how many there are; `None` for the one that mends.
+    fn number_of(&self, batch: usize) -> Option<(u32, u32)> {
+        let before = usize::from(self.mends);
+        let number = (batch + 1).checked_sub(before).filter(|number| *number > 0)?;
+        let from = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Some((from(number), from(self.batches.saturating_sub(before))))
+    }
 }
 
 /// Looks whether a node needs anything, and whether it is well before anything is done to it.
@@ -347,10 +393,11 @@ fn standing(part: &Part) -> Step {
         ("container", part.target.node.as_deref().map(Value::from)),
         ("slots", Some(Value::Map(slots))),
         ("changes", Some(Value::Bool(tasks.is_none()))),
-        ("tasks", tasks),
         ("url", url),
     ];
-    made("standing", args.into_iter().filter_map(|(name, value)| Some((name, value?))), &part.at())
+    let mut step = made("standing", args.into_iter().filter_map(|(name, value)| Some((name, value?))), &part.at());
+    step.args.extend(tasks.map(|tasks| ("tasks".to_owned(), tasks)));
+    step
 }
 
 /// What makes a node load what is there, and shows that it is well. A node that does not run yet needs neither: it is

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::batch::Size;
 use super::super::expand::{Expander, Shared, told};
 use super::super::files::Place;
 use super::super::late::Late;
@@ -21,12 +22,17 @@ use crate::value::{Tree, TreeEntry, TreeEntryKind, Value};
 /// How many generations a slot keeps by default, the current one with it.
 const KEEP: i64 = 5;
 
+/// How many nodes may be out of traffic at once when the playbook does not say.
+const MAX_DOWN: Size = Size::Percent(50);
+
 /// The settings of a rollout.
 pub(super) struct Settings {
     pub(super) budget: usize,
     pub(super) keep: i64,
     pub(super) settle: Duration,
     pub(super) within: Option<Duration>,
+    /// How many nodes may be out of traffic at once.
+    pub(super) max_down: Size,
 }
 
 /// One directory of configuration of one node.
@@ -87,7 +93,7 @@ impl Part {
 
 impl<'p> Planner<'_, 'p> {
     pub(super) fn rollout_settings(&mut self, rollout: &Rollout) -> Option<Settings> {
-        let mut settings = Settings { budget: 0, keep: KEEP, settle: Duration::ZERO, within: None };
+        let mut settings = Settings { budget: 0, keep: KEEP, settle: Duration::ZERO, within: None, max_down: MAX_DOWN };
         let mut scope = self.play_scope();
         let mut sound = true;
         for (name, expr) in &rollout.settings {
@@ -102,6 +108,7 @@ impl<'p> Planner<'_, 'p> {
                     settings.keep = *count;
                     true
                 }
+                ("max_down", value) => Size::read(value).map(|size| settings.max_down = size).is_some(),
                 ("settle", Value::Duration(time)) => {
                     settings.settle = *time;
                     true
@@ -116,6 +123,7 @@ impl<'p> Planner<'_, 'p> {
                 let wanted = match name.text.as_str() {
                     "budget" => "how many nodes may be sick or fail in the whole run: `budget = 0`",
                     "keep" => "how many generations a host keeps, from 2 to 100: `keep = 5`",
+                    "max_down" => "how many nodes may be out of traffic at once: `max_down = 25%`",
                     "settle" => "how long a batch must stay well before the next: `settle = 30s`",
                     _ => "after which time the hosts put it back by themselves, 10s at least: `within = 10m`",
                 };

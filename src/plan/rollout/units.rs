@@ -37,15 +37,15 @@ pub(super) fn units(parts: &[Part]) -> Vec<Vec<usize>> {
     units
 }
 
-/// Batches of whole units: a batch has at least one, and no more nodes than its size unless the first unit is larger.
-pub(super) fn cut(units: Vec<Vec<usize>>, sizes: Option<&Sizes>) -> Vec<Vec<usize>> {
+/// Batches of whole units: a batch has at least one, and no more nodes than its size and than `most` unless the first unit is larger.
+pub(super) fn cut(units: Vec<Vec<usize>>, sizes: Option<&Sizes>, most: usize) -> Vec<Vec<usize>> {
     let total = units.iter().map(Vec::len).sum();
     let cuts = sizes.map_or_else(|| vec![total], |sizes| sizes.cut(total));
     let (mut batches, mut cuts) = (Vec::new(), cuts.into_iter());
     let mut left = units.into_iter().peekable();
     let mut last = 1;
     while left.peek().is_some() {
-        let size = cuts.next().unwrap_or(last);
+        let size = cuts.next().unwrap_or(last).min(most.max(1));
         last = size;
         let mut batch = left.next().unwrap_or_default();
         while let Some(unit) = left.next_if(|unit| batch.len() + unit.len() <= size) {

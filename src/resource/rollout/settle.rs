@@ -24,8 +24,8 @@ crate::kind! {
         logs: Map = Map::new(),
     }
     results {
-        "served": "for each node of `logs` its `requests`, and those of them with a status of 500 or above (`errors`), and how many \
-            `files` there are; or, as `unread`, why its logs cannot be read",
+        "served": "for each node of `logs` its `requests`; those of them with a status of 500 or above (`errors`), with 404 \
+            (`not_found`), and of 400 or above (`refused`); and how many `files` there are; or, as `unread`, why its logs cannot be read",
     }
     example "settle 2s"
 }
@@ -41,9 +41,13 @@ impl Settle {
 fn told(served: Result<Served, Failure>) -> Value {
     let number = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let fields = match served {
-        Ok(Served { requests, errors, files }) => {
-            vec![("requests", number(requests)), ("errors", number(errors)), ("files", number(files))]
-        }
+        Ok(Served { requests, errors, not_found, refused, files }) => vec![
+            ("requests", number(requests)),
+            ("errors", number(errors)),
+            ("not_found", number(not_found)),
+            ("refused", number(refused)),
+            ("files", number(files)),
+        ],
         Err(failure) => vec![("unread", Value::Str(failure.to_string()))],
     };
     Value::Map(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())

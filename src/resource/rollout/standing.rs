@@ -37,6 +37,7 @@ crate::kind! {
         "running": "whether the container runs",
         "pending": "whether it needs what is rolled out",
         "sick": "whether it is there and not well",
+        "differs": "whether one of the tasks would do something, or nobody can know before",
         "begun": "whether a rollout has begun to make its container anew, and did not come to its end",
         "halted": "who halted the rollouts of this host, when and why; null when nobody did",
     }
@@ -110,28 +111,25 @@ impl Resource for Standing {
         for container in self.containers() {
             begun |= FormerRecord::read(probe, container)?.is_some_and(|record| record.is_open());
         }
-        let mut pending = begun || self.changes;
+        let mut pending = begun;
         for (path, generation) in &self.slots {
             pending |= Self::is_pending(path, generation, probe)?;
         }
         // Before the first play of its nodes a host need not even have Docker.
-        let found = match probe.docker() {
-            Ok(docker) => {
-                pending = pending || self.is_unlike(probe).await?;
-                docker.container(&self.container).await?
-            }
-            Err(_) => {
-                pending |= !self.tasks.is_empty();
-                None
-            }
+        let (found, unlike) = match probe.docker() {
+            Ok(docker) => (docker.container(&self.container).await?, begun || self.is_unlike(probe).await?),
+            Err(_) => (None, !self.tasks.is_empty()),
         };
+        let differs = self.changes || unlike;
+        pending |= differs;
         let running = found.as_ref().is_some_and(|found| found.pid.is_some());
         let well = match &self.url {
             Some(url) if running => Self::answers(url, probe).await,
             _ => running,
         };
         let sick = found.is_some() && !well;
-        let output = [("running", running), ("pending", pending), ("sick", sick), ("begun", begun)];
+        let output =
+            [("running", running), ("pending", pending), ("sick", sick), ("differs", differs), ("begun", begun)];
         let mut output: Map = output.into_iter().map(|(name, flag)| (name.to_owned(), Value::Bool(flag))).collect();
         let halted = halted(probe)?.map_or(Value::Null, |mark| Value::Str(mark.show()));
         output.insert("halted".to_owned(), halted);
