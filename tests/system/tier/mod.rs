@@ -7,3 +7,4 @@ mod kills;
 pub mod run;
 mod shared_lab;
 mod ssh_hosts;
+mod traffic;

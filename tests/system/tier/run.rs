@@ -1,7 +1,7 @@
 //! Runs fanli as a user does, and reads its event stream.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
@@ -105,9 +105,14 @@ impl Play {
 
 /// `fanli play playbooks/web-tier.fp --json` with more arguments.
 pub fn play(more: &[&str]) -> Play {
+    play_in(&project(), more)
+}
+
+/// The same in a copy of the project.
+pub fn play_in(folder: &Path, more: &[&str]) -> Play {
     let start = Instant::now();
     let args = [&["play", "playbooks/web-tier.fp", "--json"], more].concat();
-    let done = output(fanli(), &args);
+    let done = Command::new(fanli()).args(&args).current_dir(folder).output().unwrap();
     let took = start.elapsed();
     let out = String::from_utf8_lossy(&done.stdout).into_owned();
     let steps = out.lines().filter_map(|line| step(&serde_json::from_str(line).ok()?)).collect();

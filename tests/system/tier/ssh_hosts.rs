@@ -56,7 +56,7 @@ fn a4_the_real_programs_accept_their_configuration() {
     on("lab2", &format!("echo '<?php echo ini_get(\"memory_limit\"), ini_get(\"display_errors\");' > {page}"));
     let said = get(&address, "/limits.php");
     on("lab2", &format!("rm {page}"));
-    assert_eq!(said, (200, "128M1".to_owned()));
+    assert_eq!(said, (200, "64M1".to_owned()));
 }
 
 #[test]
