@@ -8,7 +8,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 use super::blobs::Blobs;
-use super::pending::Pending;
+use super::pending::{self, Pending};
 use super::step::{Before, Prepared, carry_out, hands, prepare};
 use crate::event::{EventKind, Outcome, StepRef, Tally, Target};
 use crate::failure::{Failure, FailureKind};
@@ -59,6 +59,7 @@ pub async fn run(plan: HostPlan, world: World) {
         unapplied: BTreeMap::new(),
         tally: Tally::default(),
         stopped: None,
+        notes: BTreeSet::new(),
         background,
     };
     if facts {
@@ -86,6 +87,7 @@ pub async fn run(plan: HostPlan, world: World) {
             }
         }
     }
+    runner.due_elsewhere();
     // The controller ends the helper at the last word.
     runner.background.end().await;
     runner.say(EventKind::HostFinished { tally: runner.tally, stopped: runner.stopped.clone() });
@@ -157,6 +159,8 @@ struct Runner {
     unapplied: BTreeMap<Target, String>,
     tally: Tally,
     stopped: Option<Failure>,
+    /// The notes of due handlers that plays of this run have read.
+    notes: BTreeSet<PathBuf>,
     background: Background,
 }
 
@@ -224,20 +228,15 @@ impl Runner {
     async fn target(&mut self, plan: &TargetPlan, play: &str) -> bool {
         let probe = self.probe(0);
         let pending = Pending::of(&probe, play, &plan.target);
-        let left = match pending.read(&probe) {
-            Ok(names) => names,
-            Err(failure) => {
-                self.say(EventKind::Warning { message: format!("pending handlers cannot be read: {failure}") });
-                Vec::new()
-            }
-        };
-        let (notified, gone): (Vec<String>, Vec<String>) =
-            left.into_iter().partition(|name| plan.handlers.iter().any(|handler| handler.name == *name));
-        for name in gone {
-            let message =
-                format!("{}: the handler `{name}` was pending from an earlier run, but no longer exists", plan.target);
+        self.notes.insert(pending.path().to_owned());
+        let notified = pending.read(&probe).unwrap_or_else(|failure| {
+            let message = format!(
+                "{}: every handler of play \"{play}\" runs, as its note of those that are due is lost: {failure}",
+                plan.target
+            );
             self.say(EventKind::Warning { message });
-        }
+            plan.handlers.iter().map(|handler| handler.name.clone()).collect()
+        });
         let mut course = Course {
             target: &plan.target,
             play,
@@ -258,6 +257,7 @@ impl Runner {
         }
         // Also after a failure: what was changed before it must still take effect.
         whole &= self.handlers(&plan.handlers, &mut course).await;
+        self.still_due(&plan.handlers, &course);
         if !whole {
             self.failed.insert(plan.target.clone());
         }
@@ -275,7 +275,7 @@ impl Runner {
     async fn handlers(&mut self, handlers: &[Handler], course: &mut Course<'_>) -> bool {
         let mut all = true;
         for handler in handlers {
-            if !course.notified.contains(&handler.name) || self.wants_to_stop() {
+            if !course.notified.contains(&handler.name) || handler.left_out || self.wants_to_stop() {
                 continue;
             }
             let mut whole = true;
@@ -293,6 +293,54 @@ impl Runner {
             self.note(course);
         }
         all
+    }
+
+    /// Says which handlers of a target were notified and have not run, and what becomes of them.
+    fn still_due(&self, handlers: &[Handler], course: &Course<'_>) {
+        let (target, play, path) = (course.target, course.play, course.pending.path().display());
+        for name in &course.notified {
+            let message = match handlers.iter().find(|handler| handler.name == *name) {
+                None => format!(
+                    "{target}: the handler `{name}` is still due, and play \"{play}\" has none of that name any more: \
+                     name it so again, or remove {path} to forget it"
+                ),
+                // Nothing was applied, so nothing was noted.
+                Some(_) if hands(self.options, &self.probe(0)).is_none() => continue,
+                Some(handler) if handler.left_out => {
+                    format!("{target}: the handler `{name}` is still due: --skip-tags leaves out tasks of it")
+                }
+                Some(_) => format!(
+                    "{target}: the handler `{name}` is still due: it runs at the end of play \"{play}\" in the next run"
+                ),
+            };
+            self.say(EventKind::Warning { message });
+        }
+    }
+
+    /// Says which handlers are due in plays that this run has not done: left out, renamed, or of another playbook.
+    fn due_elsewhere(&self) {
+        let probe = self.probe(0);
+        let notes = pending::all(&probe).unwrap_or_else(|failure| {
+            self.say(EventKind::Warning { message: format!("the notes of due handlers cannot be read: {failure}") });
+            Vec::new()
+        });
+        for (path, note) in notes.into_iter().filter(|(path, _)| !self.notes.contains(path)) {
+            let path = path.display();
+            let message = match note {
+                Ok(note) => {
+                    let names: Vec<String> = note.handlers.iter().map(|name| format!("`{name}`")).collect();
+                    let node = note.node.map_or_else(String::new, |node| format!(" on {node}"));
+                    format!(
+                        "still due from an earlier run: {} of play \"{}\"{node}, which did not take place now; \
+                         where there is no such play any more, remove {path} to forget it",
+                        names.join(", "),
+                        note.play
+                    )
+                }
+                Err(failure) => format!("a note of due handlers cannot be read: {failure}; remove it to forget them"),
+            };
+            self.say(EventKind::Warning { message });
+        }
     }
 
     /// Writes down what is still pending.

@@ -49,6 +49,8 @@ pub(super) struct Expander<'a, 'b, 'p> {
     tags: Vec<String>,
     notified: Vec<(String, Span)>,
     depth: usize,
+    /// Inside of a handler: whether `--skip-tags` leaves out a task of it so far.
+    handler: Option<bool>,
     /// A parameter that whoever unrolls the body gives to each task that has it.
     given: Option<(&'static str, Value)>,
 }
@@ -66,6 +68,7 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
             tags: Vec::new(),
             notified: Vec::new(),
             depth: 0,
+            handler: None,
             given: None,
         }
     }
@@ -184,12 +187,14 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         let name_text = name_text.to_string();
         let outside = std::mem::take(&mut self.steps);
         let conditions = std::mem::take(&mut self.conditions);
+        let around = self.handler.replace(false);
         self.body(body);
+        let left_out = std::mem::replace(&mut self.handler, around) == Some(true);
         self.conditions = conditions;
         let steps = std::mem::replace(&mut self.steps, outside);
-        match self.handlers.iter().find(|known| known.name == name_text) {
-            None => self.handlers.push(Handler { name: name_text, steps }),
-            Some(known) if same_work(&known.steps, &steps) => {}
+        match self.handlers.iter_mut().find(|known| known.name == name_text) {
+            None => self.handlers.push(Handler { name: name_text, steps, left_out }),
+            Some(known) if same_work(&known.steps, &steps) => known.left_out |= left_out,
             Some(_) => {
                 let message = format!("the handler `{name_text}` is declared twice with different tasks");
                 let help = "put what differs into its name: `handler \"restart {{ name }}\"`";
@@ -262,8 +267,13 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         before
     }
 
-    fn selected(&self) -> bool {
+    /// Whether `--tags` and `--skip-tags` let a task through. A handler is done whole or stays due.
+    fn selected(&mut self) -> bool {
         let has = |wanted: &[String]| self.tags.iter().any(|tag| wanted.contains(tag));
+        if let Some(left_out) = &mut self.handler {
+            *left_out |= has(self.shared.skip_tags);
+            return true;
+        }
         (self.shared.tags.is_empty() || has(self.shared.tags) || self.tags.iter().any(|tag| tag == "always"))
             && !has(self.shared.skip_tags)
     }

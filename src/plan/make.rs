@@ -229,7 +229,9 @@ impl<'p> Planner<'_, 'p> {
         let mut parts: BTreeMap<usize, Vec<TargetPlan>> = BTreeMap::new();
         for member in members {
             let Some((at, plan)) = self.target(*member, play) else { continue };
-            if plan.steps.is_empty() && plan.handlers.iter().all(|handler| handler.steps.is_empty()) {
+            // Where tags choose none of a play's tasks the play does not take place; what is due in it stays due.
+            let everything = self.shared.tags.is_empty() && self.shared.skip_tags.is_empty();
+            if plan.steps.is_empty() && (!everything || plan.handlers.iter().all(|handler| handler.steps.is_empty())) {
                 continue;
             }
             targets.push(plan.target.clone());

@@ -76,8 +76,10 @@ pub struct TargetPlan {
 pub struct Handler {
     /// What `notify` says.
     pub name: String,
-    /// What then runs, in order.
+    /// What then runs, in order. `--tags` leaves out none of it: what was notified must follow.
     pub steps: Vec<Step>,
+    /// Whether `--skip-tags` leaves out a task of it: then it does not run now, and stays due.
+    pub left_out: bool,
 }
 
 /// One step.

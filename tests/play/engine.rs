@@ -138,6 +138,93 @@ fn a_failure_that_is_ignored_stops_nothing() {
     assert_eq!(run.code, Some(0), "{}", run.text);
 }
 
+/// A play whose handler works only once `OUT/go` is there.
+const DUE: &str = r#"play "configuration" on hosts.all_of_them {
+  file "OUT/conf" { content = "a"  notify = "reload"  tags = "conf" }
+  command ["true"] { changes = false  tags = "other" }
+  handler "reload" {
+    command ["test", "-e", "OUT/go"]
+    shell "echo reloaded >> OUT/log" { tags = "slow" }
+  }
+}"#;
+
+#[test]
+fn tags_choose_tasks_and_leave_a_notified_handler_whole() {
+    let place = Place::new(&["h"], DUE);
+    fs::write(place.out("go"), "").unwrap();
+    let run = place.play(&["--tags", "conf"]).expect(0);
+    assert_eq!(run.steps()[0], "h file conf: changed");
+    assert_eq!(place.read("log").unwrap(), "reloaded\n");
+    assert_eq!(place.play(&[]).expect_nothing_done().text.matches("still due").count(), 0);
+}
+
+#[test]
+fn a_handler_that_is_due_outlives_every_selection() {
+    let more = r#"
+play "more" on hosts.all_of_them {
+  command ["true"] { changes = false  tags = "more" }
+}"#;
+    let place = Place::new(&["h"], &format!("{DUE}{more}"));
+    let run = place.play(&[]).expect(4);
+    let due = "h: the handler `reload` is still due: it runs at the end of play \"configuration\" in the next run";
+    assert!(run.text.contains(due), "{}", run.text);
+    // Its play does not take place.
+    let run = place.play(&["--tags", "more"]).expect(0);
+    assert_eq!(run.steps(), ["h command true: ok"]);
+    let due = "still due from an earlier run: `reload` of play \"configuration\", which did not take place now";
+    assert!(run.text.contains(due), "{}", run.text);
+    // Its play does, with a task that has nothing to do with it: it is tried.
+    place.play(&["--tags", "other"]).expect(4);
+    fs::write(place.out("go"), "").unwrap();
+    // One of its own tasks is left out: it is not done in part.
+    let run = place.play(&["--skip-tags", "slow"]).expect(0);
+    assert!(run.text.contains("the handler `reload` is still due: --skip-tags leaves out tasks of it"), "{}", run.text);
+    assert_eq!(place.read("log"), None);
+    let run = place.play(&["--tags", "other"]).expect(0);
+    assert!(!run.text.contains("still due"), "{}", run.text);
+    assert_eq!(place.read("log").unwrap(), "reloaded\n");
+    place.play(&[]).expect_nothing_done();
+}
+
+#[test]
+fn a_handler_or_a_play_that_was_renamed_while_it_was_due_is_told_in_every_run() {
+    let place = Place::new(&["h"], DUE);
+    let playbook = fs::read_to_string(place.path("play.fp")).unwrap();
+    place.play(&[]).expect(4);
+    fs::write(place.out("go"), "").unwrap();
+    for (from, to, told) in [
+        ("\"reload\"", "\"load again\"", "play \"configuration\" has none of that name any more"),
+        (
+            "\"configuration\"",
+            "\"the configuration\"",
+            "`reload` of play \"configuration\", which did not take place now",
+        ),
+    ] {
+        place.write("play.fp", &playbook.replace(from, to));
+        for _ in 0..2 {
+            let run = place.play(&[]).expect_nothing_done();
+            assert!(run.text.contains(told), "{}", run.text);
+        }
+    }
+    place.write("play.fp", &playbook);
+    place.play(&[]).expect(0);
+    assert_eq!(place.read("log").unwrap(), "reloaded\n");
+}
+
+#[test]
+fn a_note_that_cannot_be_read_makes_every_handler_of_its_play_due() {
+    let place = Place::new(&["h"], DUE);
+    place.play(&[]).expect(4);
+    let folder = place.path("state-h/pending");
+    let note = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+    fs::write(note, "{").unwrap();
+    fs::write(place.out("go"), "").unwrap();
+    let run = place.play(&[]).expect(0);
+    assert!(run.text.contains("every handler of play \"configuration\" runs"), "{}", run.text);
+    assert_eq!(place.read("log").unwrap(), "reloaded\n");
+    place.play(&[]).expect_nothing_done();
+}
+
 #[test]
 fn conditions_facts_and_results_are_evaluated_on_the_host() {
     let place = Place::new(
