@@ -76,6 +76,18 @@ pub enum Outcome {
     Skipped(String),
     /// It failed; what was to be changed is told where that was known.
     Failed(Failure, Option<Change>),
+    /// It failed in the same way, and `ignore_failure` says that nothing stops for that.
+    Ignored(Failure, Option<Change>),
+}
+
+impl Outcome {
+    /// Why it failed, whether that counts or not.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Failed(failure, _) | Self::Ignored(failure, _) => Some(failure),
+            _ => None,
+        }
+    }
 }
 
 /// Counts of outcomes.
@@ -91,6 +103,8 @@ pub struct Tally {
     pub unknown: u32,
     /// Steps that failed.
     pub failed: u32,
+    /// Steps that failed, and `ignore_failure` says that it does not count.
+    pub ignored: u32,
 }
 
 impl Tally {
@@ -102,6 +116,7 @@ impl Tally {
             Outcome::Skipped(_) => self.skipped += 1,
             Outcome::Unknown(_) => self.unknown += 1,
             Outcome::Failed(..) => self.failed += 1,
+            Outcome::Ignored(..) => self.ignored += 1,
         }
     }
 
@@ -112,6 +127,7 @@ impl Tally {
         self.skipped += other.skipped;
         self.unknown += other.unknown;
         self.failed += other.failed;
+        self.ignored += other.ignored;
     }
 }
 
@@ -145,6 +161,16 @@ pub enum EventKind {
         /// What it is to its rollout, in a word; nothing for a play.
         phase: Option<Phase>,
         /// What it runs over.
+        targets: Vec<Target>,
+    },
+    /// A batch does not take place, as one before it failed: said by the coordinator with an empty host. Its targets take no part
+    /// in the plays behind it either.
+    BatchLeftOut {
+        /// The play's title.
+        play: String,
+        /// Which batch of how many, counted from 1.
+        batch: (u32, u32),
+        /// What it would have run over.
         targets: Vec<Target>,
     },
     /// A rollout says how it stands: said by the coordinator with an empty host.

@@ -108,7 +108,7 @@ impl Booking {
             Outcome::Ok | Outcome::Changed(_) => {
                 self.attached.insert((step.title.clone(), node.clone()));
             }
-            Outcome::Failed(failure, _) => {
+            Outcome::Failed(failure, _) | Outcome::Ignored(failure, _) => {
                 let spot = failure.facts.get(FOREIGN_ADDRESS).and_then(|text| text.parse().ok());
                 let mac = failure.facts.get(FOREIGN_MAC).cloned();
                 self.foreign.extend(spot.map(|spot| (event.host.clone(), node.clone(), spot, mac)));

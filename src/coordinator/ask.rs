@@ -181,7 +181,7 @@ fn first(answer: Answer) -> Result<Map, Failure> {
 
 fn result(outcome: Outcome, output: Map) -> Result<Map, Failure> {
     match outcome {
-        Outcome::Failed(failure, _) => Err(failure),
+        Outcome::Failed(failure, _) | Outcome::Ignored(failure, _) => Err(failure),
         Outcome::Unknown(why) | Outcome::Skipped(why) => Err(Failure::new(why)),
         Outcome::Ok | Outcome::Changed(_) | Outcome::Ran | Outcome::WouldChange(_) | Outcome::WouldRun => Ok(output),
     }

@@ -24,6 +24,8 @@ pub(super) struct Stages {
     next: usize,
     /// Plays that a failed batch has stopped.
     stopped_plays: BTreeSet<u32>,
+    /// Targets of batches that did not take place: they take no part in what comes behind.
+    fallen: BTreeSet<Target>,
     /// Plays that a rollout before them has stopped.
     left_out: BTreeSet<u32>,
     /// The current stage.
@@ -32,6 +34,7 @@ pub(super) struct Stages {
 
 /// The stage that runs, as far as its outcome matters to others.
 struct Current {
+    number: u32,
     play: u32,
     /// Whether its failures stop the play's later batches.
     batched: bool,
@@ -50,6 +53,7 @@ impl Stages {
             waiting: BTreeSet::new(),
             next: 0,
             stopped_plays: BTreeSet::new(),
+            fallen: BTreeSet::new(),
             left_out: BTreeSet::new(),
             current: None,
         }
@@ -76,7 +80,7 @@ impl Stages {
             EventKind::StepFinished { step, outcome, output, .. }
                 if step.kind == STANDING || step.kind == FORMER && self.puts_back() =>
             {
-                let told = !matches!(outcome, Outcome::Failed(..));
+                let told = outcome.failure().is_none();
                 if let Some(rollout) = self.current_rollout().filter(|_| told) {
                     rollout.standing(&step.target, output);
                 }
@@ -90,6 +94,9 @@ impl Stages {
                 if let (Some(why), Some(rollout)) = (failure.facts.get(HALTED), self.current_rollout()) {
                     rollout.halted(&step.target, why);
                 }
+            }
+            // A host that has no part in the current stage may tell later that it has passed an earlier one.
+            EventKind::StageFinished { stage, .. } if self.current.as_ref().is_some_and(|now| now.number != *stage) => {
             }
             EventKind::StageFinished { failed, .. } => {
                 self.waiting.remove(&number);
@@ -139,12 +146,13 @@ impl Stages {
             let number = stage.number;
             if self.stopped_plays.contains(&stage.play) {
                 tell(orders, &Order::Skip { from: number, to: number });
-                let (batch, of) = stage.batch.unwrap_or_default();
-                let message = format!(
-                    "play \"{}\": batch {batch} of {of} does not take place, as one before it failed",
-                    stage.title
-                );
-                hub.say(EventKind::Warning { message });
+                let targets: Vec<Target> =
+                    stage.targets.iter().filter(|target| !has_fallen(&self.fallen, target)).cloned().collect();
+                self.fallen.extend(targets.iter().cloned());
+                let (play, batch) = (stage.title.clone(), stage.batch.unwrap_or_default());
+                if !targets.is_empty() {
+                    hub.say(EventKind::BatchLeftOut { play, batch, targets });
+                }
                 continue;
             }
             if let Some(title) = self.stopped_by(stage.play) {
@@ -162,17 +170,15 @@ impl Stages {
             let rollout = self.rollouts.get_mut(&stage.play).zip(stage.part);
             let decision =
                 rollout.map_or_else(|| Decision::Go { without: Vec::new() }, |(rollout, part)| rollout.decide(part));
-            let Decision::Go { without } = decision else {
+            let Decision::Go { mut without } = decision else {
                 tell(orders, &Order::Skip { from: number, to: number });
                 self.end_of_rollout(hub);
                 continue;
             };
-            let targets: Vec<Target> = stage
-                .targets
-                .iter()
-                .filter(|target| !target.node.as_ref().is_some_and(|node| without.contains(node)))
-                .cloned()
-                .collect();
+            let fallen = stage.targets.iter().filter(|target| has_fallen(&self.fallen, target));
+            without.extend(fallen.map(ToString::to_string));
+            let targets: Vec<Target> =
+                stage.targets.iter().filter(|target| !without.contains(&target.to_string())).cloned().collect();
             let wanted: BTreeSet<&str> = targets.iter().map(|target| target.host.as_str()).collect();
             let names = self.names.iter().map(String::as_str).enumerate();
             let members: BTreeMap<&str, usize> = names
@@ -180,10 +186,13 @@ impl Stages {
                 .map(|(number, name)| (name, number))
                 .collect();
             self.waiting = members.values().copied().collect();
-            // Hosts that are gone cannot do their part.
+            // Hosts that are gone, or left out, cannot do their part of a rollout.
             let gone = targets.iter().filter(|target| !members.contains_key(target.host.as_str()));
-            let failed = gone.filter(|_| stage.part.is_some()).filter_map(|target| target.node.clone()).collect();
+            let left_out = stage.targets.iter().filter(|target| self.fallen.contains(&host_of(target)));
+            let of_rollout = gone.chain(left_out).filter(|_| stage.part.is_some());
+            let failed = of_rollout.filter_map(|target| target.node.clone()).collect();
             self.current = Some(Current {
+                number,
                 play: stage.play,
                 batched: stage.batch.is_some() && stage.part.is_none(),
                 part: stage.part,
@@ -229,6 +238,15 @@ impl Stages {
             say_news(rollout, hub);
         }
     }
+}
+
+/// Whether the batch of a target, or of its host, did not take place.
+fn has_fallen(fallen: &BTreeSet<Target>, target: &Target) -> bool {
+    fallen.contains(target) || fallen.contains(&host_of(target))
+}
+
+fn host_of(target: &Target) -> Target {
+    Target { host: target.host.clone(), node: None }
 }
 
 fn say_news(rollout: &mut Rollout, hub: &mut Hub) {

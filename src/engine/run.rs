@@ -34,7 +34,7 @@ pub struct World {
 /// A word of the controller about stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Orders {
-    /// Stages up to and with this number may run; in that one, without these nodes.
+    /// Stages up to and with this number may run; in that one, without these targets: hosts and nodes by name.
     Go(u32, Vec<String>),
     /// The stages of this range do not take place.
     Skip(u32, u32),
@@ -102,7 +102,7 @@ fn aborted() -> Failure {
 struct Gate {
     go: Option<u32>,
     skipped: Vec<(u32, u32)>,
-    /// Nodes that a stage leaves out.
+    /// Targets that a stage leaves out.
     without: BTreeMap<u32, Vec<String>>,
 }
 
@@ -213,7 +213,7 @@ impl Runner {
             if self.stopped.is_some() {
                 break;
             }
-            let left_out = plan.target.node.as_ref().is_some_and(|node| without.contains(node));
+            let left_out = without.contains(&plan.target.to_string());
             if left_out || self.is_failed(&plan.target) && !stage.rescue {
                 continue;
             }
@@ -384,6 +384,10 @@ impl Runner {
             }
         };
         let super::step::Done { outcome, output } = done;
+        let outcome = match outcome {
+            Outcome::Failed(failure, change) if step.ignore_failure => Outcome::Ignored(failure, change),
+            outcome => outcome,
+        };
         self.tally.count(&outcome);
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (changed, failed, skipped, applied) = match &outcome {
@@ -392,7 +396,7 @@ impl Runner {
             Outcome::Ok => (false, false, false, true),
             Outcome::Skipped(_) => (false, false, true, true),
             Outcome::Unknown(_) => (false, false, false, false),
-            Outcome::Failed(..) => (false, true, false, true),
+            Outcome::Failed(..) | Outcome::Ignored(..) => (false, true, false, true),
         };
         if !applied {
             let words = format!("`{} {}`", step.kind, reference.title);
@@ -412,11 +416,12 @@ impl Runner {
             };
         }
         // A failure while applying may have changed something: what it notifies must follow then, too.
-        let touched = changed || matches!(&outcome, Outcome::Failed(_, Some(_)));
+        let touched = changed || matches!(&outcome, Outcome::Failed(_, Some(_)) | Outcome::Ignored(_, Some(_)));
+        let stops = matches!(&outcome, Outcome::Failed(..));
         if touched {
             course.notified.extend(wanted);
         }
         self.say(EventKind::StepFinished { step: reference, outcome, output, took_ms });
-        !failed || step.ignore_failure
+        !stops
     }
 }

@@ -295,5 +295,5 @@ pub const COMMON: [(&str, &str, &str); 5] = [
     ("notify", "string or list", "handlers to run at the end of the play when the task changed something"),
     ("timeout", "duration", "the task's own time limit, instead of `--step-limit`"),
     ("tags", "string or list", "words by which `--tags` and `--skip-tags` choose tasks"),
-    ("ignore_failure", "bool", "a failure is reported but does not stop the host or node"),
+    ("ignore_failure", "bool", "a failure is reported, and counted as ignored, but does not stop the host or node"),
 ];

@@ -65,8 +65,16 @@ fn kind(kind: &EventKind) -> (&'static str, Value) {
             "stage_started",
             json!({
                 "play": play,
-                "batch": batch.map(|(number, of)| json!({ "number": number, "of": of })),
+                "batch": batch.map(batch_of),
                 "phase": phase.map(word_of),
+                "targets": targets.iter().map(target).collect::<Vec<_>>(),
+            }),
+        ),
+        EventKind::BatchLeftOut { play, batch, targets } => (
+            "batch_left_out",
+            json!({
+                "play": play,
+                "batch": batch_of(*batch),
                 "targets": targets.iter().map(target).collect::<Vec<_>>(),
             }),
         ),
@@ -129,6 +137,7 @@ fn parts(outcome: &Outcome) -> (&'static str, Option<&Change>, Option<&str>, Opt
         Outcome::Unknown(reason) => ("unknown", None, Some(reason), None),
         Outcome::Skipped(reason) => ("skipped", None, Some(reason), None),
         Outcome::Failed(failure, change) => ("failed", change.as_ref(), None, Some(failure)),
+        Outcome::Ignored(failure, change) => ("ignored", change.as_ref(), None, Some(failure)),
     }
 }
 
@@ -214,6 +223,10 @@ fn of_logs(news: &RolloutNews) -> [(&'static str, Value); 7] {
     ]
 }
 
+fn batch_of((number, of): (u32, u32)) -> Value {
+    json!({ "number": number, "of": of })
+}
+
 fn target(target: &Target) -> Value {
     json!({ "host": target.host, "node": target.node })
 }
@@ -263,5 +276,6 @@ fn counts(tally: Tally) -> Value {
         "skipped": tally.skipped,
         "unknown": tally.unknown,
         "failed": tally.failed,
+        "ignored": tally.ignored,
     })
 }

@@ -71,6 +71,16 @@ impl Lines {
                 let nodes = phase.map_or_else(String::new, |_| format!(" {}", rollout::of_targets(targets)));
                 format!("\n{title}{nodes}\n")
             }
+            EventKind::BatchLeftOut { play, batch: (number, of), targets } => {
+                let take = if targets.len() == 1 { "takes" } else { "take" };
+                let names: Vec<String> = targets.iter().map(ToString::to_string).collect();
+                let text = format!(
+                    "play \"{}\": batch {number} of {of} does not take place, as one before it failed: {} {take} no part from here on",
+                    short(play),
+                    rollout::names(names.iter().map(String::as_str))
+                );
+                format!("  {}\n", paint(self.color, Paint::Bad, &text))
+            }
             EventKind::Rollout { news, .. } => {
                 let (sentence, how) = rollout::sentence(news);
                 format!("  {}\n", paint(self.color, how, &sentence))
@@ -140,6 +150,7 @@ impl Lines {
             Outcome::Unknown(_) => ("unknown", Paint::Change, true),
             Outcome::Skipped(_) => ("skipped", Paint::Dim, false),
             Outcome::Failed(..) => ("FAILED", Paint::Bad, true),
+            Outcome::Ignored(..) => ("ignored", Paint::Change, true),
         };
         if !told && self.detail == Detail::Normal {
             return String::new();
@@ -166,7 +177,7 @@ impl Lines {
             Outcome::Skipped(reason) => {
                 let _ = writeln!(text, "      {}", paint(self.color, Paint::Dim, &short(reason)));
             }
-            Outcome::Failed(failure, change) => {
+            Outcome::Failed(failure, change) | Outcome::Ignored(failure, change) => {
                 self.failure(&mut text, failure);
                 if let Some(change) = change {
                     self.change(&mut text, change);

@@ -31,11 +31,44 @@ struct Row {
     tally: Tally,
     lost: bool,
     stopped: bool,
+    /// How many of its targets were left out when a batch did not take place, and from which play on.
+    left_out: Option<LeftOut>,
+}
+
+struct LeftOut {
+    play: String,
+    /// Whether the host itself is among them; else only nodes on it.
+    whole: bool,
+    nodes: u32,
+}
+
+impl Row {
+    /// What there is to say of a host beside its numbers.
+    fn notes(&self) -> String {
+        let left_out = self.left_out.as_ref().map(|LeftOut { play, whole, nodes }| {
+            let nodes = if *whole { String::new() } else { format!("{} ", count(*nodes, "node")) };
+            format!("{nodes}left out from play \"{}\" on", short(play))
+        });
+        let ignored = (self.tally.ignored > 0).then(|| format!("{} ignored", count(self.tally.ignored, "failure")));
+        let state = match (self.lost, self.stopped) {
+            (true, _) => Some("lost".to_owned()),
+            (_, true) => Some("stopped".to_owned()),
+            _ => None,
+        };
+        let notes: Vec<String> = [state, left_out, ignored].into_iter().flatten().collect();
+        if notes.is_empty() { String::new() } else { format!("  {}", notes.join(", ")) }
+    }
+
+    fn leave_out(&mut self, play: &str, node: bool) {
+        let left_out = self.left_out.get_or_insert_with(|| LeftOut { play: play.to_owned(), whole: false, nodes: 0 });
+        left_out.whole |= !node;
+        left_out.nodes += u32::from(node);
+    }
 }
 
 /// Whether a host's line is one to look at.
 fn loud(row: &Row) -> bool {
-    row.lost || row.stopped || row.tally.failed > 0
+    row.lost || row.stopped || row.left_out.is_some() || row.tally.failed > 0
 }
 
 impl Recap {
@@ -64,6 +97,11 @@ impl Recap {
                 self.slowest.sort_by_key(|(millis, _)| std::cmp::Reverse(*millis));
                 self.slowest.truncate(SLOWEST);
             }
+            EventKind::BatchLeftOut { play, targets, .. } => {
+                for target in targets {
+                    self.rows.entry(target.host.clone()).or_default().leave_out(play, target.node.is_some());
+                }
+            }
             EventKind::HostLost { .. } => self.rows.entry(event.host.clone()).or_default().lost = true,
             EventKind::HostFinished { stopped: Some(_), .. } => {
                 self.rows.entry(event.host.clone()).or_default().stopped = true;
@@ -88,17 +126,13 @@ impl Recap {
         let column = changed.len();
         let shown = self.rows.iter().filter(|(_, row)| self.rows.len() <= MOST_ROWS || loud(row));
         for (host, row) in shown {
-            let Tally { ok, changed, skipped, unknown, failed } = row.tally;
-            let note = match (row.lost, row.stopped) {
-                (true, _) => "  lost",
-                (_, true) => "  stopped",
-                _ => "",
-            };
+            let Tally { ok, changed, skipped, unknown, failed, ignored } = row.tally;
+            let note = row.notes();
             let line = format!(
                 "{:width$}  {ok:>5}  {changed:>column$}  {skipped:>7}  {unknown:>7}  {failed:>6}{note}",
                 short(host)
             );
-            let how = match (loud(row), changed) {
+            let how = match (loud(row), changed + ignored) {
                 (true, _) => Paint::Bad,
                 (false, 0) => Paint::Plain,
                 (false, _) => Paint::Change,
@@ -117,11 +151,19 @@ impl Recap {
 
     fn sentence(&self, verdict: Verdict, tally: Tally) -> (String, Paint) {
         let lost = self.rows.values().filter(|row| row.lost).count() as u64;
+        let ignored = match tally.ignored {
+            0 => String::new(),
+            failures => format!(", {} ignored", count(failures, "failure")),
+        };
         match verdict {
-            Verdict::Converged if tally.changed == 0 => {
+            Verdict::Converged if tally.changed == 0 && tally.ignored == 0 => {
                 ("nothing to do: everything is as declared".to_owned(), Paint::Good)
             }
-            Verdict::Converged => (format!("done: {} applied", count(tally.changed, "change")), Paint::Good),
+            Verdict::Converged if tally.changed == 0 => (format!("nothing changed{ignored}"), Paint::Change),
+            Verdict::Converged => {
+                let how = if tally.ignored > 0 { Paint::Change } else { Paint::Good };
+                (format!("done: {} applied{ignored}", count(tally.changed, "change")), how)
+            }
             Verdict::WouldChange => {
                 let unknown = if tally.unknown > 0 {
                     format!(", {} cannot be known yet", count(tally.unknown, "step"))
@@ -130,7 +172,7 @@ impl Recap {
                 };
                 let changes = count(tally.changed, "change");
                 (
-                    format!("only looked: {changes} would be applied{unknown}; run without --check to apply"),
+                    format!("only looked: {changes} would be applied{unknown}{ignored}; run without --check to apply"),
                     Paint::Change,
                 )
             }
@@ -141,7 +183,9 @@ impl Recap {
                     steps => count(steps, "step"),
                 };
                 (
-                    format!("failed: {failed}; mend the cause and run the same command again: what is done stays done"),
+                    format!(
+                        "failed: {failed}{ignored}; mend the cause and run the same command again: what is done stays done"
+                    ),
                     Paint::Bad,
                 )
             }

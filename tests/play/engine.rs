@@ -133,9 +133,15 @@ fn a_failure_that_is_ignored_stops_nothing() {
   }
 }"#,
     );
-    let run = place.play(&[]);
-    assert_eq!(run.steps(), ["h file a: failed", "h file b: changed"]);
-    assert_eq!(run.code, Some(0), "{}", run.text);
+    let run = place.play(&[]).expect(0);
+    assert_eq!(run.steps(), ["h file a: ignored", "h file b: changed"]);
+    let run = place.play(&[]).expect(0);
+    assert_eq!(run.steps(), ["h file a: ignored", "h file b: ok"]);
+    assert_eq!(run.events.last().unwrap()["tally"]["ignored"], 1);
+    assert!(run.text.contains("\nnothing changed, 1 failure ignored ("), "{}", run.text);
+    assert!(!run.text.contains("as declared"), "{}", run.text);
+    let row = run.text.lines().find(|line| line.starts_with("h ")).unwrap();
+    assert!(row.ends_with("  1 failure ignored"), "{}", run.text);
 }
 
 /// A play whose handler works only once `OUT/go` is there.

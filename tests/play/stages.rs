@@ -49,10 +49,49 @@ play "next" on hosts.all_of_them {
             "h2 file x: failed",
             "h3 file h3-next: changed",
             "h3 file h3: changed",
-            "h4 file h4-next: changed",
         ]
     );
-    assert!(run.text.contains("batch 3 of 3 does not take place, as one before it failed"), "{}", run.text);
+    let told = "play \"p\": batch 3 of 3 does not take place, as one before it failed: h4 takes no part from here on";
+    assert!(run.text.contains(told), "{}", run.text);
+    let row = run.text.lines().find(|line| line.starts_with("h4 ")).unwrap();
+    assert!(row.ends_with("  left out from play \"p\" on"), "{}", run.text);
+    let left_out = run.events.iter().find(|event| event["event"] == "batch_left_out").unwrap();
+    assert_eq!(left_out["targets"], serde_json::json!([{ "host": "h4", "node": null }]));
+    assert_eq!(left_out["batch"], serde_json::json!({ "number": 3, "of": 3 }));
+}
+
+#[test]
+fn a_node_of_a_batch_that_did_not_take_place_is_left_out_of_later_plays_and_its_host_is_not() {
+    let place = Place::new(
+        &["h1"],
+        r#"network "lan" {
+  mode   = macvlan
+  parent = "eth0"
+  subnet = 10.20.0.0/16
+  pool   = 10.20.8.10 - 10.20.8.20
+}
+nodes web {
+  count   = 3
+  on      = hosts.all_of_them
+  network = "lan"
+  name    = "web{{ node.index }}"
+}
+play "p" on nodes.web batch 1 {
+  when node.index == 2 {
+    command ["false"]
+  }
+  file "OUT/{{ node.name }}" { content = "" }
+}
+play "next" on nodes.web + hosts.all_of_them {
+  file "OUT/next" { content = "" }
+}"#,
+    );
+    let run = place.play(&[]).expect(4);
+    let steps =
+        ["web1 file web1: changed", "web2 command false: failed", "web1 file next: changed", "h1 file next: ok"];
+    assert_eq!(run.steps(), steps);
+    let row = run.text.lines().find(|line| line.starts_with("h1 ")).unwrap();
+    assert!(row.ends_with("  1 node left out from play \"p\" on"), "{}", run.text);
 }
 
 #[test]

@@ -115,6 +115,7 @@ fn poisoned(text: &str) -> Vec<Event> {
             phase: Some(Phase::Change),
             targets: vec![target.clone()],
         },
+        EventKind::BatchLeftOut { play: text.to_owned(), batch: (1, 2), targets: vec![target.clone()] },
         EventKind::Rollout {
             title: text.to_owned(),
             news: RolloutNews::NotPutBack { nodes: vec![text.to_owned(), text.to_owned()] },
@@ -125,7 +126,8 @@ fn poisoned(text: &str) -> Vec<Event> {
         finished(Outcome::WouldChange(change.clone())),
         finished(Outcome::Unknown(text.to_owned())),
         finished(Outcome::Skipped(text.to_owned())),
-        finished(Outcome::Failed(failure.clone(), Some(change))),
+        finished(Outcome::Failed(failure.clone(), Some(change.clone()))),
+        finished(Outcome::Ignored(failure.clone(), Some(change))),
         EventKind::StageFinished { stage: 0, failed: vec![target] },
         EventKind::Warning { message: text.to_owned() },
         EventKind::HostFinished { tally: Tally::default(), stopped: Some(failure.clone()) },

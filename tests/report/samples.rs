@@ -6,7 +6,7 @@ use fanli::failure::{Failure, FailureKind};
 use fanli::value::{Map, Value};
 
 /// How many kinds of events there are; [`name`] does not compile when one is added.
-pub(super) const KINDS: usize = 12;
+pub(super) const KINDS: usize = 13;
 
 /// The name of an event's kind.
 pub(super) fn name(kind: &EventKind) -> &'static str {
@@ -14,6 +14,7 @@ pub(super) fn name(kind: &EventKind) -> &'static str {
         EventKind::RunStarted { .. } => "run_started",
         EventKind::HostConnected { .. } => "host_connected",
         EventKind::StageStarted { .. } => "stage_started",
+        EventKind::BatchLeftOut { .. } => "batch_left_out",
         EventKind::Rollout { .. } => "rollout",
         EventKind::StepStarted { .. } => "step_started",
         EventKind::Progress { .. } => "progress",
@@ -79,7 +80,7 @@ impl Tape {
 }
 
 fn tally(ok: u32, changed: u32, skipped: u32, unknown: u32, failed: u32) -> Tally {
-    Tally { ok, changed, skipped, unknown, failed }
+    Tally { ok, changed, skipped, unknown, failed, ignored: 0 }
 }
 
 fn finished(tally: Tally, stopped: Option<Failure>) -> EventKind {
@@ -99,6 +100,8 @@ pub(super) fn runs() -> Vec<(&'static str, Vec<Event>)> {
         ("nothing_to_do", nothing_to_do()),
         ("check_mode", check_mode()),
         ("failures", failures()),
+        ("left_out", left_out()),
+        ("ignored", ignored()),
         ("unreachable", unreachable()),
         ("aborted", aborted()),
         ("rolled_out", rolled_out()),
@@ -312,6 +315,36 @@ fn failures() -> Vec<Event> {
     tape.say("web1", 1, finished(tally(0, 0, 0, 0, 1), stopped()));
     tape.say("web2", 1, finished(tally(0, 0, 0, 0, 1), stopped()));
     tape.end(tally(0, 0, 0, 0, 2), Verdict::Failed)
+}
+
+/// A batch fails, and the later ones do not take place.
+fn left_out() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["web1", "web2", "web3", "web4"], 8);
+    tape.say("", 1, stage("roll", Some((1, 3)), vec![target("web1", "")]));
+    let failure = Failure::new("`false` failed with exit code 1");
+    tape.step(&step(0, target("web1", ""), "command", "false", 31), 3, Outcome::Failed(failure, None), Map::new());
+    let all = [vec![target("web2", "")], vec![target("web3", "node1"), target("web3", "node2"), target("web4", "")]];
+    for (targets, number) in all.into_iter().zip(2..) {
+        tape.say("", 1, EventKind::BatchLeftOut { play: "roll".to_owned(), batch: (number, 3), targets });
+    }
+    for host in ["web1", "web2", "web3", "web4"] {
+        tape.say(host, 1, finished(tally(0, 0, 0, 0, u32::from(host == "web1")), None));
+    }
+    tape.end(tally(0, 0, 0, 0, 1), Verdict::Failed)
+}
+
+fn ignored() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["web1", "web2"], 4);
+    let failure = || Failure::new("`false` failed with exit code 1").hint("when this code is a good end, say so");
+    for host in ["web1", "web2"] {
+        let command = step(0, target(host, ""), "command", "false", 31);
+        tape.step(&command, 3, Outcome::Ignored(failure(), None), Map::new());
+    }
+    let of = |ok, ignored| Tally { ignored, ..tally(ok, 0, 0, 0, 0) };
+    tape.step(&step(1, target("web2", ""), "directory", "/srv", 3), 1, Outcome::Ok, Map::new());
+    tape.say("web1", 1, finished(of(0, 1), None));
+    tape.say("web2", 1, finished(of(1, 1), None));
+    tape.end(of(1, 2), Verdict::Converged)
 }
 
 fn unreachable() -> Vec<Event> {
