@@ -12,13 +12,13 @@ use tokio::sync::{mpsc, watch};
 use super::asking::Reaching;
 use super::{booking, complain, exit, request};
 use crate::coordinator::{self, Header, Stop};
-use crate::expr::evaluate;
+use crate::expr::literal;
 use crate::plan;
 use crate::remote::Reach;
 use crate::report::{Detail, Reporter, Style};
 use crate::source::Sources;
 use crate::syntax::parse_value;
-use crate::value::{Map, Value};
+use crate::value::Value;
 
 /// Bring hosts to the state that a playbook declares
 #[derive(clap::Args, Debug)]
@@ -93,8 +93,7 @@ fn forks(text: &str) -> Result<usize, String> {
 
 /// A duration as playbooks write it.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let value = parse_value(text).ok().and_then(|expr| evaluate(&expr, &Map::new()).ok());
-    match value {
+    match parse_value(text).ok().and_then(|expr| literal(&expr)) {
         Some(Value::Duration(time)) => Ok(time),
         _ => Err("write a time with its unit: 30s, 5m, 2h".to_owned()),
     }

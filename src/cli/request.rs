@@ -1,16 +1,14 @@
 //! The arguments that every command about a playbook has, and what they ask for.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
 
 use crate::diagnostic::{Diagnostic, render};
-use crate::expr::evaluate;
 use crate::plan::{self, PlanRequest, RunOptions};
 use crate::source::Sources;
-use crate::syntax::parse_value;
-use crate::value::{Map, Value};
 
 /// Which playbook, in which environment.
 #[derive(Args, Debug)]
@@ -30,7 +28,7 @@ pub(super) struct Given {
     #[arg(long, short, value_name = "NAME")]
     env: Option<String>,
 
-    /// Bind a variable; what reads as no literal is text. May be repeated
+    /// Bind a variable; what reads as no literal is text, nothing is computed. May be repeated
     #[arg(long, short, value_name = "NAME=VALUE")]
     set: Vec<String>,
 }
@@ -70,7 +68,7 @@ impl Part {
 /// # Errors
 /// A `--set` that does not read.
 pub(super) fn request(playbook: &Playbook, part: &Part) -> Result<PlanRequest, String> {
-    let mut set = Map::new();
+    let mut set = BTreeMap::new();
     for text in &playbook.given.set {
         let (name, value) = binding(text)?;
         set.insert(name, value);
@@ -96,8 +94,8 @@ pub(super) fn request(playbook: &Playbook, part: &Part) -> Result<PlanRequest, S
 /// Names that playbooks read and nobody sets.
 const RESERVED: [&str; 6] = ["env", "facts", "host", "hosts", "node", "nodes"];
 
-/// `name=value`: a literal where it reads as one, else text.
-fn binding(text: &str) -> Result<(String, Value), String> {
+/// `name=value`, as it was typed.
+fn binding(text: &str) -> Result<(String, String), String> {
     let Some((name, value)) = text.split_once('=') else {
         return Err(format!("--set {text}: write NAME=VALUE, as in --set web_nodes=5"));
     };
@@ -111,11 +109,7 @@ fn binding(text: &str) -> Result<(String, Value), String> {
             RESERVED.iter().filter(|other| **other != name).copied().collect::<Vec<_>>().join(", ")
         ));
     }
-    let literal = parse_value(value).ok().and_then(|expr| evaluate(&expr, &Map::new()).ok());
-    Ok((
-        name.to_owned(),
-        literal.filter(|value| !matches!(value, Value::Call(_))).unwrap_or_else(|| Value::from(value)),
-    ))
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// A name for this run: when, and by which process.

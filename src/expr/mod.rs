@@ -16,6 +16,25 @@ pub use names::{FreeName, children, free_names, resolve_known};
 pub use template::{render, template_names};
 
 use crate::source::Span;
+use crate::syntax::ast::{Expr, ExprKind, TextPart, UnaryOp};
+use crate::value::{Map, Value};
+
+/// The value of an expression that is a literal, or a list or map of such: one that nothing is computed in.
+pub fn literal(expr: &Expr) -> Option<Value> {
+    fn is_literal(expr: &Expr) -> bool {
+        match &expr.kind {
+            ExprKind::Literal { .. } => true,
+            ExprKind::Text { parts, .. } => parts.iter().all(|part| matches!(part, TextPart::Plain(_))),
+            ExprKind::List { items, .. } => items.iter().all(|item| is_literal(&item.value)),
+            ExprKind::Map { entries, .. } => entries.iter().all(|entry| is_literal(&entry.value.1)),
+            ExprKind::Unary(UnaryOp::Minus, inner) => {
+                matches!(inner.kind, ExprKind::Literal { value: Value::Int(_), .. })
+            }
+            _ => false,
+        }
+    }
+    if is_literal(expr) { evaluate(expr, &Map::new()).ok() } else { None }
+}
 
 /// Why an expression could not be evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]

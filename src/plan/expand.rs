@@ -1,6 +1,6 @@
 //! One target's steps: loops unrolled, roles opened, conditions decided where they can be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::errors::Errors;
 use super::files::{Files, Place};
@@ -31,6 +31,8 @@ pub(super) struct Shared<'a> {
     pub(super) errors: Errors,
     pub(super) tags: &'a [String],
     pub(super) skip_tags: &'a [String],
+    /// Every tag that a task was found to have.
+    pub(super) found_tags: BTreeSet<String>,
     /// Steps made so far, over all hosts.
     pub(super) steps: u32,
 }
@@ -262,7 +264,9 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         if let Some(expr) = &common.tags
             && let Some(value) = self.scope.now(expr, "`tags`", &mut self.shared.errors)
         {
-            self.tags.extend(words(&value));
+            let tags = words(&value);
+            self.shared.found_tags.extend(tags.iter().cloned());
+            self.tags.extend(tags);
         }
         before
     }

@@ -64,6 +64,11 @@ impl Place<'_> {
 }
 
 impl Files {
+    /// Whether a template that was read uses a name.
+    pub(super) fn read(&self, name: &str) -> bool {
+        self.templates.values().any(|template| template.names.contains(name))
+    }
+
     /// A file's blob.
     pub(super) fn blob(&mut self, relative: &str, place: &mut Place, errors: &mut Errors) -> Option<Blob> {
         let path = place.find(relative, errors)?;

@@ -13,6 +13,7 @@ use super::model::{
     Arg, Contents, HostPlan, HostRun, RolloutInfo, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan,
 };
 use super::scope::Scope;
+use super::select::{Limit, ROLLOUT_TAG, check_set, check_tags};
 use super::store::{self, Addresses};
 use crate::book::View;
 use crate::diagnostic::Diagnostic;
@@ -20,7 +21,7 @@ use crate::event::Target;
 use crate::playbook::model::{Binding, Play, Playbook};
 use crate::playbook::{self};
 use crate::source::{Sources, Span};
-use crate::value::{Blob, Map, Value};
+use crate::value::{Blob, Value};
 
 /// What to plan.
 #[derive(Clone, Debug)]
@@ -29,8 +30,8 @@ pub struct PlanRequest {
     pub playbook: PathBuf,
     /// `--env`
     pub env: Option<String>,
-    /// `--set`, evaluated.
-    pub set: Map,
+    /// `--set`, as it was typed.
+    pub set: BTreeMap<String, String>,
     /// `--limit`: names or patterns (`web*`), separated by commas; `!` excludes.
     pub limit: Option<String>,
     /// `--tags`
@@ -60,9 +61,6 @@ pub enum Part {
     },
 }
 
-/// The word by which `--tags` and `--skip-tags` choose rollouts.
-const ROLLOUT_TAG: &str = "rollout";
-
 /// Trees of configuration up to this size travel with the plan, in bytes.
 const INLINE_TREE: u64 = 64 * 1024;
 
@@ -74,8 +72,8 @@ const INLINE: u64 = 8 * 1024;
 /// # Errors
 /// Every error that loading finds.
 pub fn load(request: &PlanRequest, sources: &mut Sources) -> (Playbook, Vec<Diagnostic>) {
-    let set: BTreeSet<String> = request.set.keys().cloned().collect();
-    playbook::load(&playbook::Request { path: request.playbook.clone(), env: request.env.clone(), set }, sources)
+    let (path, env, set) = (request.playbook.clone(), request.env.clone(), request.set.clone());
+    playbook::load(&playbook::Request { path, env, set }, sources)
 }
 
 /// Plans a loaded playbook for every host. `found` holds the errors of loading: planning goes on in spite of them, to find
@@ -94,8 +92,8 @@ pub fn make<'p>(
     if playbook.torn {
         return Err(errors.into_inner());
     }
-    let mut addresses = Addresses { place: store::read(playbook, &request.set, &mut errors), view };
-    let inventory = inventory::build(playbook, &request.set, &mut addresses, &mut errors);
+    let mut addresses = Addresses { place: store::read(playbook, &playbook.set, &mut errors), view };
+    let inventory = inventory::build(playbook, &playbook.set, &mut addresses, &mut errors);
     let limit = Limit::read(request.limit.as_deref(), &inventory, &mut errors);
     let mut planner = Planner {
         playbook,
@@ -108,10 +106,13 @@ pub fn make<'p>(
             errors,
             tags: &request.tags,
             skip_tags: &request.skip_tags,
+            found_tags: BTreeSet::new(),
             steps: 0,
         },
         stages: Vec::new(),
         rollouts: BTreeMap::new(),
+        named: 0,
+        taken: 0,
         request,
         of_host: inventory.hosts.iter().map(|_| OfHost::default()).collect(),
     };
@@ -127,8 +128,16 @@ pub fn make<'p>(
         let error = Diagnostic::new(Span::NOWHERE, format!("{} has no play", request.playbook.display()));
         planner.shared.errors.push(error.help("a playbook does something in `play \"title\" on hosts.GROUP { … }`"));
     }
-    let Planner { shared, stages, rollouts, of_host, .. } = planner;
-    let Shared { contents, errors, .. } = shared;
+    let Planner { shared, stages, rollouts, of_host, named, taken, .. } = planner;
+    let Shared { contents, files, mut errors, found_tags, .. } = shared;
+    check_tags(playbook, request, found_tags, &mut errors);
+    if let (Some(limit), true, 0) = (&request.limit, named > 0 && errors.is_empty(), taken) {
+        let error = Diagnostic::new(Span::NOWHERE, format!("--limit: no play runs over what `{limit}` leaves"));
+        errors.push(error.help("`play \"…\" on hosts.GROUP` or `on nodes.GROUP` says what a play runs over"));
+    }
+    if errors.is_empty() {
+        check_set(playbook, &files, &mut errors);
+    }
     let errors = errors.into_inner();
     if !errors.is_empty() {
         return Err(errors);
@@ -164,6 +173,9 @@ pub(super) struct Planner<'a, 'p> {
     pub(super) shared: Shared<'a>,
     pub(super) stages: Vec<StageInfo>,
     pub(super) rollouts: BTreeMap<u32, RolloutInfo>,
+    /// How many hosts and nodes the plays are over, and how many of them `--limit` leaves.
+    named: usize,
+    taken: usize,
     pub(super) request: &'a PlanRequest,
     pub(super) of_host: Vec<OfHost>,
 }
@@ -207,10 +219,12 @@ impl<'p> Planner<'_, 'p> {
         let title = title.unwrap_or_default();
         let Some(names) = names else { return };
         let sizes = batch.flatten();
+        let members: Vec<Member> = names.iter().filter_map(|name| self.member(name)).collect();
+        self.named += names.len();
+        self.taken += members.len();
         if let Some(rollout) = &play.rollout {
             return self.rollout(number, &title, &names, sizes.as_ref(), play, rollout);
         }
-        let members: Vec<Member> = names.iter().filter_map(|name| self.member(name)).collect();
         let mut start = 0;
         let cuts = sizes.map_or_else(|| vec![members.len()], |sizes| sizes.cut(members.len()));
         let of = u32::try_from(cuts.len()).unwrap_or(u32::MAX);
@@ -305,84 +319,6 @@ pub(super) fn target_scope<'p>(
     Scope::new(defined, Arc::clone(&inventory.shared), values)
 }
 
-/// `--limit`, read.
-struct Limit {
-    include: Vec<String>,
-    exclude: Vec<String>,
-}
-
-impl Limit {
-    fn read(text: Option<&str>, inventory: &Inventory, errors: &mut Errors) -> Self {
-        let mut limit = Self { include: Vec::new(), exclude: Vec::new() };
-        let mut sound = true;
-        for part in text.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            let (list, pattern) = match part.strip_prefix('!') {
-                Some(pattern) => (&mut limit.exclude, pattern),
-                None => (&mut limit.include, part),
-            };
-            let names = || {
-                inventory
-                    .hosts
-                    .iter()
-                    .map(|host| host.name.as_str())
-                    .chain(inventory.nodes.iter().map(|node| node.name.as_str()))
-            };
-            if !names().any(|name| matches(pattern, name)) {
-                let error =
-                    Diagnostic::new(Span::NOWHERE, format!("--limit: no host and no node is called `{pattern}`"));
-                let error = error.suggest(pattern, names());
-                let help = "`fanli hosts` lists hosts and nodes";
-                errors.push(if error.help.is_empty() { error.help(help) } else { error });
-                sound = false;
-            }
-            list.push(pattern.to_owned());
-        }
-        // With a wrong limit nothing will run; the tasks of all hosts are looked at for errors.
-        if sound { limit } else { Self { include: Vec::new(), exclude: Vec::new() } }
-    }
-
-    /// Whether a target takes part: by its own name, or a node by its host's.
-    fn allows(&self, name: &str, carrier: Option<&str>) -> bool {
-        let has = |list: &[String]| {
-            list.iter()
-                .any(|pattern| matches(pattern, name) || carrier.is_some_and(|carrier| matches(pattern, carrier)))
-        };
-        (self.include.is_empty() || has(&self.include)) && !has(&self.exclude)
-    }
-}
-
-/// Shell-like matching with `*` and `?`, in linear memory and without recursion.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut reachable: BTreeSet<usize> = BTreeSet::from([0]);
-    let pattern: Vec<char> = pattern.chars().collect();
-    let closure = |set: BTreeSet<usize>| -> BTreeSet<usize> {
-        let mut all = BTreeSet::new();
-        for start in set {
-            let stars = pattern.iter().skip(start).take_while(|c| **c == '*').count();
-            all.extend(start..=start + stars);
-        }
-        all
-    };
-    for c in name.chars() {
-        let here = closure(std::mem::take(&mut reachable));
-        for at in here {
-            match pattern.get(at) {
-                Some('*') => {
-                    reachable.insert(at);
-                }
-                Some('?') => {
-                    reachable.insert(at + 1);
-                }
-                Some(wanted) if *wanted == c => {
-                    reachable.insert(at + 1);
-                }
-                _ => {}
-            }
-        }
-    }
-    closure(reachable).contains(&pattern.len())
-}
-
 /// Small contents that the stages name.
 fn inline(stages: &[Stage], contents: &Contents) -> BTreeMap<crate::value::Digest, Vec<u8>> {
     let steps_of = |plan: &'_ TargetPlan| -> Vec<Step> {
@@ -415,31 +351,5 @@ fn small(value: &Value) -> Vec<Blob> {
             if blobs.iter().map(|blob| blob.len).sum::<u64>() <= INLINE_TREE { blobs } else { Vec::new() }
         }
         _ => Vec::new(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn patterns() {
-        for (pattern, name, fits) in [
-            ("web*", "web08010", true),
-            ("web*", "we", false),
-            ("*", "", true),
-            ("w?b*1*", "web08010", true),
-            ("*10", "web08010", true),
-            ("*11", "web08010", false),
-            ("web", "web1", false),
-            ("a**b", "ab", true),
-        ] {
-            assert_eq!(matches(pattern, name), fits, "{pattern} {name}");
-        }
-    }
-
-    #[test]
-    fn a_pattern_of_stars_ends_soon() {
-        assert!(!matches(&"*a".repeat(200), &"a".repeat(199)));
     }
 }

@@ -12,6 +12,7 @@ mod network;
 mod pool;
 mod rollout;
 mod scope;
+mod select;
 mod store;
 mod why;
 

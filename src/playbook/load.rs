@@ -1,13 +1,13 @@
 //! Reads a playbook, its environment and all that they import.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::find::{Missing, find, nearest_file, project_root, tidy};
 use super::model::{Layer, Playbook};
-use super::{names, resolve};
+use super::{names, resolve, set};
 use crate::diagnostic::Diagnostic;
 use crate::expr;
 use crate::source::{Sources, Span, reason};
@@ -22,8 +22,8 @@ pub struct Request {
     pub path: PathBuf,
     /// `--env NAME`; without it `local`, when `env/local.fp` stands beside the playbook.
     pub env: Option<String>,
-    /// Names that `--set` binds: they count as known.
-    pub set: BTreeSet<String>,
+    /// What `--set` binds, as it was typed; the names count as known.
+    pub set: BTreeMap<String, String>,
 }
 
 /// The longest source file and all of them together, in bytes.
@@ -74,8 +74,11 @@ pub fn load(request: &Request, sources: &mut Sources) -> (Playbook, Vec<Diagnost
     if !playbook.torn {
         errors.extend(resolve::resolve(&trees, &mut playbook));
     }
+    playbook.set = set::values(&playbook, &request.set);
     if !playbook.torn {
-        errors.extend(names::check(&playbook, &request.set, sources));
+        let (wrong, names) = names::check(&playbook, &request.set.keys().cloned().collect(), sources);
+        errors.extend(wrong);
+        playbook.names = names;
     }
     (playbook, errors)
 }

@@ -1,6 +1,7 @@
 //! A playbook as it is meant: every block named, every kind and parameter known, every error collected.
 //!
-//! `load` reads the files, `resolve` gives the trees their meaning, `names` checks that every name is bound somewhere.
+//! `load` reads the files, `resolve` gives the trees their meaning, `names` checks that every name is bound somewhere,
+//! `set` reads what the command line binds.
 //! Nothing here knows a value that differs from host to host; that is `plan/`'s business.
 
 mod blocks;
@@ -10,6 +11,7 @@ pub mod model;
 mod names;
 mod resolve;
 mod rollouts;
+mod set;
 mod tasks;
 
 pub use blocks::{HOST_SETTINGS, PARAM_TYPES};

@@ -1,11 +1,12 @@
 //! What a playbook holds once its words have a meaning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::resource::Schema;
 use crate::source::Span;
 use crate::syntax::ast::{Expr, Name, Param};
+use crate::value::Map;
 
 /// A name and the expression it is bound to.
 pub type Binding = (Name, Expr);
@@ -33,6 +34,10 @@ pub struct Playbook {
     pub roles: BTreeMap<String, Role>,
     /// Plays, in order.
     pub plays: Vec<Play>,
+    /// What `--set` binds.
+    pub set: Map,
+    /// Every name that is declared as a variable or a role's parameter, or that an expression reads; templates apart.
+    pub names: BTreeSet<String>,
     /// Whether parts are missing because they could not be read: then nothing can be said of names that seem unbound.
     pub torn: bool,
 }

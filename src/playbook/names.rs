@@ -23,10 +23,22 @@ pub const GENERATION: &str = "generation";
 /// What every result holds.
 pub const RESULT_FIELDS: [&str; 3] = ["changed", "failed", "skipped"];
 
-/// Checks every name of a playbook; `set` are the names that the command line binds.
-pub(super) fn check(playbook: &Playbook, set: &BTreeSet<String>, sources: &Sources) -> Vec<Diagnostic> {
-    let mut checker =
-        Checker { playbook, sources, globals: globals(playbook, set), results: results(playbook), errors: Vec::new() };
+/// Checks every name of a playbook; `set` are the names that the command line binds. Gives every name besides that the playbook declares
+/// or reads.
+pub(super) fn check(
+    playbook: &Playbook,
+    set: &BTreeSet<String>,
+    sources: &Sources,
+) -> (Vec<Diagnostic>, BTreeSet<String>) {
+    let params = playbook.roles.values().flat_map(|role| &role.params).map(|param| param.name.text.clone());
+    let mut checker = Checker {
+        playbook,
+        sources,
+        globals: globals(playbook, set),
+        results: results(playbook),
+        names: globals(playbook, &BTreeSet::new()).into_iter().chain(params).collect(),
+        errors: Vec::new(),
+    };
     checker.settings();
     for play in &playbook.plays {
         let mut scope = Scope::new(true, true);
@@ -48,7 +60,7 @@ pub(super) fn check(playbook: &Playbook, set: &BTreeSet<String>, sources: &Sourc
         }
         checker.body(&role.body, &mut scope);
     }
-    checker.errors
+    (checker.errors, checker.names)
 }
 
 /// The names of all results.
@@ -116,6 +128,8 @@ struct Checker<'a> {
     globals: BTreeSet<String>,
     /// Results of all tasks.
     results: BTreeSet<String>,
+    /// Names that are declared, or were read so far.
+    names: BTreeSet<String>,
     errors: Vec<Diagnostic>,
 }
 
@@ -139,6 +153,8 @@ impl Checker<'_> {
             for (name, value) in &network.settings {
                 if name.text != "mode" && name.text != "variant" {
                     self.expr(value, &on_hosts);
+                } else {
+                    self.names.extend(free_names(value).into_iter().filter_map(|name| name.path.into_iter().next()));
                 }
             }
         }
@@ -311,6 +327,7 @@ impl Checker<'_> {
     fn code(&mut self, expr: &Expr, scope: &Scope) {
         self.filters(expr);
         for name in free_names(expr) {
+            self.names.extend(name.path.first().cloned());
             if !name.may_be_missing {
                 self.name(&name, scope);
             }

@@ -172,7 +172,7 @@ pub fn request(playbook: std::path::PathBuf) -> fanli::plan::PlanRequest {
     fanli::plan::PlanRequest {
         playbook,
         env: None,
-        set: Map::new(),
+        set: std::collections::BTreeMap::new(),
         limit: None,
         tags: Vec::new(),
         skip_tags: Vec::new(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use fanli::plan::{self, Arg, Part, PlanRequest, RunOptions, RunPlan};
 use fanli::source::Sources;
-use fanli::value::{Map, Value};
+use fanli::value::Value;
 
 fn planned(network: &str, body: &str) -> Result<RunPlan, String> {
     let dir = tempfile::tempdir().unwrap();
@@ -21,7 +21,7 @@ fn planned(network: &str, body: &str) -> Result<RunPlan, String> {
     let request = PlanRequest {
         playbook: path,
         env: None,
-        set: Map::new(),
+        set: std::collections::BTreeMap::new(),
         limit: None,
         tags: Vec::new(),
         skip_tags: Vec::new(),

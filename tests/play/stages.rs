@@ -203,3 +203,37 @@ play "p" on hosts.all {
     assert!(run.text.contains("cannot connect to 127.0.0.1"), "{}", run.text);
     assert!(run.text.contains("Connection refused"), "{}", run.text);
 }
+
+#[test]
+fn what_is_set_is_a_literal_or_text_and_never_computed() {
+    let place = Place::new(
+        &["h"],
+        r#"vars {
+  text  = "a"
+  count = 1
+  wait  = 30s
+}
+role text_of(name: string, given: string = "none") {
+  file "OUT/{{ name }}" { content = "{{ given }}" }
+}
+play "p" on hosts.all_of_them {
+  file "OUT/text" { content = "{{ text }}" }
+  file "OUT/count" { content = "{{ count + 1 if count is number else count }}"  timeout = wait }
+  text_of { name = "role" }
+}"#,
+    );
+    for (text, count, counted) in [
+        ("2024-11-29", "2", "3"),
+        ("007", "007", "007"),
+        ("60s", "2 + 3", "2 + 3"),
+        ("1024KiB", "\"5\"", "5"),
+        ("true", "2024-11-29", "2024-11-29"),
+        ("0755", "-1", "0"),
+    ] {
+        let set = [format!("text={text}"), format!("count={count}"), "wait=1m".to_owned(), format!("given={text}")];
+        let set: Vec<&str> = set.iter().flat_map(|one| ["--set", one]).collect();
+        place.play(&set).expect(0);
+        let made = ["text", "count", "role"].map(|name| place.read(name).unwrap());
+        assert_eq!(made, [text, counted, text]);
+    }
+}

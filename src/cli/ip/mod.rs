@@ -146,9 +146,9 @@ impl Desk {
         if !found.is_empty() {
             return Err(wrong(&found, &sources));
         }
-        let place = plan::book_of(&playbook, &asked.set).map_err(|errors| wrong(&errors, &sources))?;
-        let lans = plan::lans(&playbook, &asked.set).map_err(|errors| wrong(&errors, &sources))?;
-        let hosts = plan::hosts(&playbook, &asked.set).map_err(|errors| wrong(&errors, &sources))?;
+        let place = plan::book_of(&playbook, &playbook.set).map_err(|errors| wrong(&errors, &sources))?;
+        let lans = plan::lans(&playbook, &playbook.set).map_err(|errors| wrong(&errors, &sources))?;
+        let hosts = plan::hosts(&playbook, &playbook.set).map_err(|errors| wrong(&errors, &sources))?;
         let groups = playbook.nodes.iter().map(|group| group.name.text.clone()).collect();
         let file = plan::book_file(&playbook);
         let book = Book::new(book::open(&place, &asked.run)?, &asked.run);
