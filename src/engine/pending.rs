@@ -65,8 +65,11 @@ impl Pending {
     }
 }
 
+/// A note's file, and what it says.
+pub(super) type Found = (PathBuf, Result<Note, Failure>);
+
 /// Every note on this host, each with its file.
-pub(super) fn all(probe: &Probe) -> Result<Vec<(PathBuf, Result<Note, Failure>)>, Failure> {
+pub(super) fn all(probe: &Probe) -> Result<Vec<Found>, Failure> {
     let folder = folder(probe);
     let mut names: Vec<OsString> = probe.list(&folder)?.unwrap_or_default();
     // What a killed write left beside a note begins with a dot.

@@ -35,7 +35,8 @@ crate::kind! {
     /// cannot start it, `fallback` says how to: `{ command = […]  pid_file = "…"  log = "…" }`. The command stays in the
     /// foreground or detaches itself; it gets a session of its own, nobody supervises it, and the next run starts it again.
     /// `pid_file` is where the program itself writes its process number (may be left out), `log` where its output is added
-    /// (`/var/log/NAME.log`). It runs when the process lives and is that program.
+    /// (`/var/log/NAME.log`). It runs when the process lives and is that program, or what that has become by `exec`: `FANLI_SERVICE`
+    /// in its environment tells whose it is.
     ///
     /// `restarted` and `reloaded` are actions, for handlers: each run of them does it. What does not run is started by
     /// `restarted`, and left alone by `reloaded`: it holds nothing old. Without a manager a reload is the signal HUP.

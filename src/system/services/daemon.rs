@@ -1,8 +1,11 @@
 //! A program that nobody supervises: started in a session of its own, found by its pid file or by a mark in its environment.
 //!
 //! A pid file alone says little: it may be of a process that is gone, and the number another's by now. So the process must live,
-//! be that program, and see the same files as fanli does. Until the pid file is written, the mark tells that a start was
-//! made, also to the next run when this one was killed between the two: there is never a second process.
+//! be that program or carry the mark, and see the same files as fanli does. Until the pid file is written, the mark tells that a
+//! start was made, also to the next run when this one was killed between the two: there is never a second process.
+//!
+//! A start script may become another program by `exec`: it still leads the session that it was started in, and its mark says whose it
+//! is. Children inherit the mark, but lead no session.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -10,10 +13,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use super::super::process::Program;
-use super::super::procfs::pids;
+use super::super::procfs::{Stat, pids};
 use super::super::{Actuator, Probe};
 use crate::failure::{Context, Failure};
 
@@ -67,8 +70,8 @@ impl Probe {
     fn by_pid_file(&self, daemon: &Daemon, program: &Path) -> Result<Option<u32>, Failure> {
         let Some(path) = daemon.pid_file else { return Ok(None) };
         let Some(text) = self.read_text(path, 1024)? else { return Ok(None) };
-        let pid = text.trim().parse().ok().filter(|pid| is_program(*pid, program, daemon) && same_files(*pid));
-        Ok(pid)
+        let is_it = |pid: u32| is_program(pid, program, daemon) || alive(pid) && has_mark(pid, daemon.name);
+        Ok(text.trim().parse().ok().filter(|pid| is_it(*pid) && same_files(*pid)))
     }
 
     /// The program's file; `None` when it is not installed.
@@ -120,7 +123,9 @@ impl Actuator {
             }
             if begun.elapsed() >= limit.1 {
                 let mut failure = Failure::timeout(limit.0, limit.1).within(format!("`{shown}` is not up"));
-                if let (false, Some(path)) = (written, daemon.pid_file) {
+                if let (true, Some(stray)) = (found.is_empty(), child.filter(|child| alive(*child))) {
+                    failure = strayed(failure, stray);
+                } else if let (false, Some(path)) = (written, daemon.pid_file) {
                     failure = failure.because(format!("it lives, but has not written its pid file {path}"));
                 }
                 return Err(told(failure, daemon.log, log_end));
@@ -166,6 +171,19 @@ impl Actuator {
         }
         Ok(())
     }
+}
+
+/// The failure of a start whose process lives and could not be found again. It is ended: the next run would start one more beside it.
+fn strayed(failure: Failure, pid: u32) -> Failure {
+    let program = std::fs::read_link(proc(pid, "exe")).map_or_else(|_| "?".to_owned(), |exe| exe.display().to_string());
+    if let Some(group) = Pid::from_raw(pid.cast_signed()) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    failure
+        .because(format!(
+            "it became {program} without {MARK} in its environment, by which it would be found again; it was ended"
+        ))
+        .hint("name that program itself in `command`, or leave the environment as it is in the script that starts it")
 }
 
 /// The failure with what the log has since then.
@@ -246,8 +264,12 @@ fn same_files(pid: u32) -> bool {
 fn marked(daemon: &Daemon, program: &Path) -> Vec<u32> {
     // It is `setsid` until it becomes the program.
     let starting = |pid| std::fs::read_link(proc(pid, "exe")).is_ok_and(|exe| exe.ends_with("setsid"));
+    // Whatever it became by `exec`.
+    let leads = |pid| Stat::read(pid).is_some_and(|stat| stat.session == pid);
     let ours = |pid: &u32| {
-        (is_program(*pid, program, daemon) || starting(*pid)) && has_mark(*pid, daemon.name) && same_files(*pid)
+        has_mark(*pid, daemon.name)
+            && (is_program(*pid, program, daemon) || starting(*pid) || leads(*pid))
+            && same_files(*pid)
     };
     let found: Vec<u32> = pids().filter(ours).collect();
     let child = |pid: &u32| status(*pid).is_some_and(|(_, parent)| found.contains(&parent));
