@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::Mode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -33,6 +34,9 @@ const MOST_PLAN: usize = 256 * 1024 * 1024;
 /// The longest content that is asked for, in bytes.
 const MOST_BLOB: usize = 1024 * 1024 * 1024;
 
+/// What programs begin with, over SSH as on this machine: files for everybody to read. What fanli writes itself has modes of its own.
+const UMASK: Mode = Mode::WGRP.union(Mode::WOTH);
+
 /// Where fanli keeps its own things on a host, when nothing else is said.
 pub fn default_state_dir() -> PathBuf {
     if rustix::process::geteuid().is_root() {
@@ -48,6 +52,7 @@ pub fn main(state_dir: &Path) -> ExitCode {
     let frames = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3);
     let quiet = rustix::stdio::dup2_stdout(rustix::stdio::stderr());
     let (Ok(frames), Ok(())) = (frames, quiet) else { return ExitCode::FAILURE };
+    rustix::process::umask(UMASK);
     let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, no_core);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::param::{HostPath, Owner};
+use super::param::{HostPath, Mode, Owner};
 use super::patience::Patience;
 use super::{ArgError, Nature, Observed};
 use crate::change::{Datum, Fields, State};
@@ -27,6 +27,7 @@ pub(super) struct Action<'a> {
     pub(super) dir: Option<&'a HostPath>,
     pub(super) env: &'a Map,
     pub(super) user: Option<&'a Owner>,
+    pub(super) umask: Mode,
     pub(super) stdin: Option<&'a str>,
     pub(super) ok_codes: &'a [i64],
     pub(super) changes: bool,
@@ -52,6 +53,9 @@ impl Action<'_> {
         }
         if self.ok_codes.is_empty() || !self.ok_codes.iter().all(|code| (0..=255).contains(code)) {
             return Err(ArgError::new("ok_codes", "expected exit codes from 0 to 255"));
+        }
+        if self.umask.0 > 0o777 {
+            return Err(ArgError::new("umask", "is at most 0777"));
         }
         let results = [
             ("creates", self.creates.is_some()),
@@ -148,7 +152,7 @@ impl Action<'_> {
     }
 
     async fn surrounded(&self, argv: &[String], probe: &Probe) -> Result<Program, Failure> {
-        let mut program = Program::new(argv);
+        let mut program = Program::new(argv).umask(self.umask.0);
         for (name, value) in self.env {
             program = program.env(name, value.to_string());
         }

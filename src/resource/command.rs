@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::action::{Action, check_argv};
-use super::param::{HostPath, Owner};
+use super::param::{HostPath, Mode, Owner};
 use super::{ArgError, Nature, Observed, Resource};
 use crate::change::{Change, State};
 use crate::failure::Failure;
@@ -18,7 +18,7 @@ crate::kind! {
     /// already, it is "ok" and not run; when it is not so afterwards, the task fails.
     ///
     /// A program that only looks (`changes = false`) or is waited for (`within`) is run in check mode too, and is never a change:
-    /// it must change nothing. It gets `PATH`, `HOME`, `LC_ALL=C.UTF-8` and `env`, and nothing of anybody's login. What it
+    /// it must change nothing. It gets `PATH`, `HOME`, `LC_ALL=C.UTF-8` and `env`, the umask 022, and nothing of anybody's login. What it
     /// leaves in the background is killed with the run, unless it makes a session of its own: daemons are for `service`.
     pub struct Command = "command" {
         /// The program, by name or path, and its arguments.
@@ -37,6 +37,8 @@ crate::kind! {
         env: Map = Map::new(),
         /// The user that it runs as, by name or number, with the user's own groups.
         user: Option<Owner>,
+        /// The file mode creation mask that it begins with: `027` makes files that others cannot read.
+        umask: Mode = Mode(0o022),
         /// What it reads; nothing by default.
         stdin: Option<String>,
         /// Exit codes that are a good end.
@@ -69,6 +71,7 @@ impl Command {
             dir: self.dir.as_ref(),
             env: &self.env,
             user: self.user.as_ref(),
+            umask: self.umask,
             stdin: self.stdin.as_deref(),
             ok_codes: &self.ok_codes,
             changes: self.changes,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::action::Action;
-use super::param::{HostPath, Owner};
+use super::param::{HostPath, Mode, Owner};
 use super::{ArgError, Nature, Observed, Resource};
 use crate::change::{Change, State};
 use crate::failure::Failure;
@@ -34,6 +34,8 @@ crate::kind! {
         env: Map = Map::new(),
         /// The user that it runs as, by name or number, with the user's own groups.
         user: Option<Owner>,
+        /// The file mode creation mask that it begins with: `027` makes files that others cannot read.
+        umask: Mode = Mode(0o022),
         /// What it reads; nothing by default.
         stdin: Option<String>,
         /// Exit codes that are a good end.
@@ -72,6 +74,7 @@ impl Shell {
             dir: self.dir.as_ref(),
             env: &self.env,
             user: self.user.as_ref(),
+            umask: self.umask,
             stdin: self.stdin.as_deref(),
             ok_codes: &self.ok_codes,
             changes: self.changes,

@@ -8,11 +8,13 @@ mod run_as;
 mod undertaker;
 
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
@@ -45,6 +47,7 @@ pub struct Program {
     stdin: Vec<u8>,
     leaves_children: bool,
     user: Option<RunAs>,
+    umask: Option<u32>,
 }
 
 impl Program {
@@ -99,6 +102,13 @@ impl Program {
     #[must_use]
     pub fn user(mut self, user: RunAs) -> Self {
         self.user = Some(user);
+        self
+    }
+
+    /// The file mode creation mask that it begins with; the helper's own (022) by default.
+    #[must_use]
+    pub fn umask(mut self, umask: u32) -> Self {
+        self.umask = Some(umask);
         self
     }
 
@@ -214,7 +224,7 @@ impl Actuator {
     /// # Errors
     /// It cannot be started, or its log cannot be opened.
     pub fn start_daemon(&self, program: &Program, log: &Path) -> Result<u32, Failure> {
-        let open = || std::fs::File::options().append(true).create(true).open(log);
+        let open = || std::fs::File::options().append(true).create(true).mode(0o640).open(log);
         let out = open().with_context(|| format!("cannot open the log {}", log.display()))?;
         let err = out.try_clone().with_context(|| format!("cannot open the log {}", log.display()))?;
         // `setsid` and nothing of ours: no group that is killed with the helper, no terminal, no pipe.
@@ -237,7 +247,8 @@ impl Actuator {
     /// It cannot be started, or does not end within `limit`; then its group is killed.
     pub async fn run_apart(&self, program: &Program, out: &Path, limit: (&str, Duration)) -> Result<Ended, Failure> {
         let what = || format!("cannot open {}", out.display());
-        let file = std::fs::File::create(out).with_context(what)?;
+        let open = std::fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(out);
+        let file = open.with_context(what)?;
         let err = file.try_clone().with_context(what)?;
         let mut command = Command::new("setsid");
         command.args(&program.argv).env_clear().envs(environment(program)).current_dir(start_dir(program));
@@ -307,6 +318,9 @@ pub(super) async fn run(program: &Program, hear: impl Fn(&str)) -> Result<Ended,
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     undertaker::announce(&mut command);
+    if let Some(umask) = program.umask {
+        begin_with(&mut command, Mode::from_raw_mode(umask));
+    }
     let mut child = command.spawn().map_err(|error| not_started(program, &error))?;
     let mut group = Group::of(&child);
     let stdin = child.stdin.take();
@@ -335,6 +349,19 @@ pub(super) async fn run(program: &Program, hear: impl Fn(&str)) -> Result<Ended,
     }
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(Ended { code, stdout: out.kept(), stderr: err.kept(), shown: program.show() })
+}
+
+/// Has the child take a file mode creation mask before it becomes the program.
+fn begin_with(command: &mut Command, umask: Mode) {
+    let take = move || {
+        rustix::process::umask(umask);
+        Ok(())
+    };
+    #[expect(unsafe_code, reason = "what runs between fork and exec must be async-signal-safe")]
+    // SAFETY: `take` makes one system call on a number: it neither allocates nor locks.
+    unsafe {
+        command.pre_exec(take);
+    }
 }
 
 /// A process group that is killed when this goes before the program has ended.
