@@ -14,13 +14,18 @@ use crate::value::Map;
 /// The longest file that is edited: limit `line_file_size`.
 const MOST_FILE: u64 = 16 << 20;
 
+/// How many other lines a change names.
+const MOST_SHOWN: usize = 3;
+
 crate::kind! {
     /// Keeps one line in a file, and leaves the rest of it alone.
     ///
-    /// `present`: when the line is nowhere in the file, it takes the place of the last line that `starting` or `containing`
-    /// finds; without such a line it is put after the last line that starts with `after`, before the first that starts with
-    /// `before`, or at the end. `absent`: every line that `starting` or `containing` finds goes, or every line that equals
-    /// `line`. Owner and mode of the file stay, and so do its line ends. For a whole file, `file` or `template` says more.
+    /// `present`: the line is there, and of the lines that `starting` or `containing` finds it is the only one. When it is nowhere in
+    /// the file, it takes the place of the last line found; without such a line it is put after the last line that starts with
+    /// `after`, before the first that starts with `before`, or at the end. The others that are found go, as `others` of the change
+    /// tells: `Port 22` would count beside `Port 2222`. So let the text find what the line stands for and no more: `10.0.0.1 ` with its
+    /// blank, not `10.0.0.1`. `absent`: every line that `starting` or `containing` finds goes, or every line that equals `line`.
+    /// Owner and mode of the file stay, and so do its line ends. For a whole file, `file` or `template` says more.
     pub struct Line = "line" {
         /// The file.
         path: HostPath,
@@ -93,13 +98,27 @@ impl Line {
         if self.starting.is_some() || self.containing.is_some() { self.finds(line) } else { self.is_line(line) }
     }
 
-    /// The line as it stands now: itself, or the one whose place it would take.
-    fn current<'a>(&self, text: &'a Text<'_>) -> Option<&'a [u8]> {
+    /// The line as it stands now, by place: itself, or the one whose place it would take.
+    fn current(&self, text: &Text<'_>) -> Option<usize> {
         match self.state {
             Presence::Present => {
-                text.plain().find(|line| self.is_line(line)).or_else(|| text.plain().rfind(|line| self.finds(line)))
+                let itself = text.plain().position(|line| self.is_line(line));
+                itself.or_else(|| text.plain().rposition(|line| self.finds(line)))
             }
-            Presence::Absent => text.plain().find(|line| self.condemns(line)),
+            Presence::Absent => text.plain().position(|line| self.condemns(line)),
+        }
+    }
+
+    /// What else is found besides the line that stays, as a change tells it.
+    fn others(&self, text: &Text<'_>) -> Datum {
+        let stays = self.current(text);
+        let found = text.plain().enumerate().filter(|(at, line)| Some(*at) != stays && self.finds(line));
+        let found: Vec<_> = found.map(|(_, line)| String::from_utf8_lossy(line)).collect();
+        let shown = found.iter().take(MOST_SHOWN).map(|line| format!("`{line}`")).collect::<Vec<_>>().join(", ");
+        match found.len().saturating_sub(MOST_SHOWN) {
+            _ if found.is_empty() => Datum::Absent,
+            0 => Datum::from(shown),
+            more => Datum::from(format!("{shown} and {more} more")),
         }
     }
 
@@ -114,11 +133,17 @@ impl Line {
             }
             (Presence::Present, None) => {}
             (Presence::Present, Some(wanted)) => {
-                let old = text.plain().rposition(|line| self.finds(line));
+                let current = self.current(&text);
+                let stays = |(at, line): (usize, &[u8])| Some(at) == current || !self.finds(line);
+                let stay: Vec<bool> = text.plain().enumerate().map(stays).collect();
                 let fresh = text.fresh(wanted);
-                match old.and_then(|old| text.lines.get_mut(old)) {
+                match current.and_then(|at| text.lines.get_mut(at)) {
                     Some(old) => *old = fresh,
                     None => text.lines.insert(self.place(&text), fresh),
+                }
+                if current.is_some() {
+                    let mut stay = stay.into_iter();
+                    text.lines.retain(|_| stay.next().unwrap_or(true));
                 }
             }
         }
@@ -173,7 +198,11 @@ impl Resource for Line {
 
     fn desired(&self) -> State {
         match (self.state, &self.line) {
-            (Presence::Present, Some(line)) => State::present([("line", line.as_str())]),
+            (Presence::Present, Some(line)) => {
+                let finds = self.starting.is_some() || self.containing.is_some();
+                let others = finds.then_some(("others", Datum::Absent));
+                State::present([("line", Datum::from(line.as_str()))].into_iter().chain(others))
+            }
             _ => State::present([("line", Datum::Absent)]),
         }
     }
@@ -191,8 +220,13 @@ impl Resource for Line {
             });
         };
         let text = Text::cut(&bytes);
-        let current = self.current(&text).map(|line| String::from_utf8_lossy(line).into_owned());
-        Ok(State::present([("line", current.map_or(Datum::Absent, Datum::from))]).into())
+        let current = self.current(&text).and_then(|at| text.plain().nth(at));
+        let current = current.map(|line| String::from_utf8_lossy(line).into_owned());
+        let others = match self.state {
+            Presence::Present => self.others(&text),
+            Presence::Absent => Datum::Absent,
+        };
+        Ok(State::present([("line", current.map_or(Datum::Absent, Datum::from)), ("others", others)]).into())
     }
 
     async fn apply(&self, change: &Change, hands: &Actuator) -> Result<Map, Failure> {

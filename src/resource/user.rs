@@ -31,7 +31,8 @@ crate::kind! {
         exclusive: bool = false,
         /// Its home directory.
         home: Option<HostPath>,
-        /// Whether an empty home directory is made when it is missing, 0700 and its own.
+        /// Whether an empty home directory is made when it is missing, 0700 and its own. One that is there becomes its own, without
+        /// what is inside, and closed to writes of others, unless it is another user's or at the top of the file system.
         create_home: bool = false,
         /// Its login shell.
         shell: Option<HostPath>,
@@ -56,6 +57,9 @@ crate::kind! {
 
 /// The fields that one call of `useradd` or `usermod` sets.
 const TABLE_FIELDS: [&str; 6] = ["uid", "group", "groups", "home", "shell", "comment"];
+
+/// The right of everybody else to write.
+const OTHERS_WRITE: u32 = 0o002;
 
 impl User {
     fn uid(&self) -> Option<u32> {
@@ -113,10 +117,31 @@ impl User {
         set("groups", list(names).into());
         if self.create_home {
             let home = self.home.as_ref().map_or(found.home.as_str(), |home| home.0.as_str());
-            let there = probe.stat_following(home)?.is_some_and(|entry| entry.kind == EntryKind::Directory);
-            set("create_home", Value::Bool(there).into());
+            set("create_home", self.own_home(home, found.uid, probe)?);
         }
         Ok(fields)
+    }
+
+    /// Whether the home directory is there and its own, or what is wrong with it.
+    fn own_home(&self, home: &str, uid: u32, probe: &Probe) -> Result<Datum, Failure> {
+        let entry = probe.stat_following(home)?.filter(|entry| entry.kind == EntryKind::Directory);
+        let Some(entry) = entry else { return Ok(Value::Bool(false).into()) };
+        if entry.uid != uid {
+            let users = probe.users()?;
+            let other = users.iter().find(|user| user.uid == entry.uid && user.uid != 0 && user.name != self.name);
+            let why = match other {
+                Some(other) => format!("it is of the user `{}`", other.name),
+                None if std::path::Path::new(home).components().count() <= 2 => {
+                    "it is at the top of the file system".to_owned()
+                }
+                None => return Ok(format!("of user {}", entry.uid).into()),
+            };
+            return Err(Failure::new(format!("the home directory {home} does not become that of `{}`", self.name))
+                .because(why)
+                .hint("declare another `home`, or leave `create_home` out and its owner to a `directory` task"));
+        }
+        let open = entry.mode & OTHERS_WRITE != 0;
+        Ok(if open { format!("others may write to it ({:04o})", entry.mode).into() } else { Value::Bool(true).into() })
     }
 
     /// The options that `useradd` and `usermod` share, for the fields that are to be set.
@@ -188,10 +213,18 @@ impl User {
 
     fn make_home(&self, hands: &Actuator) -> Result<(), Failure> {
         let Some(user) = self.find(&hands.users()?) else { return Ok(()) };
-        if hands.exists(&user.home)? {
+        let (home, uid, gid) = (&user.home, Some(user.uid), Some(user.gid));
+        let Some(entry) = hands.stat_following(home)? else {
+            return hands.make_dir(home, Attrs { mode: Some(0o700), uid, gid });
+        };
+        if entry.kind != EntryKind::Directory {
             return Ok(());
         }
-        hands.make_dir(&user.home, Attrs { mode: Some(0o700), uid: Some(user.uid), gid: Some(user.gid) })
+        self.own_home(home, user.uid, hands)?;
+        let strange = entry.uid != user.uid;
+        let mode = (entry.mode & OTHERS_WRITE != 0).then_some(entry.mode & !OTHERS_WRITE);
+        let attrs = Attrs { mode, uid: uid.filter(|_| strange), gid: gid.filter(|_| strange) };
+        if attrs == Attrs::default() { Ok(()) } else { hands.set_attrs(home, attrs) }
     }
 
     async fn remove(&self, hands: &Actuator) -> Result<(), Failure> {

@@ -22,14 +22,34 @@ fn edited(before: &str, mut args: Map) -> String {
 #[test]
 fn finds_its_place() {
     let port = || args! { "line" => "Port 7", "starting" => "Port " };
-    assert_eq!(edited("a\nPort 1\nPort 2\nb\n", port()), "a\nPort 1\nPort 7\nb\n");
-    assert_eq!(edited("a\nPort 7\nPort 2\n", port()), "a\nPort 7\nPort 2\n");
+    assert_eq!(edited("a\nPort 1\nPort 2\nb\n", port()), "a\nPort 7\nb\n");
     assert_eq!(edited("a\n #Port 1", port()), "a\n #Port 1\nPort 7\n");
     assert_eq!(edited("", port()), "Port 7\n");
     assert_eq!(edited("x=Port 1\n", args! { "line" => "y", "containing" => "Port" }), "y\n");
     assert_eq!(edited("[a]\n1\n[b]\n", args! { "line" => "2", "before" => "[b]" }), "[a]\n1\n2\n[b]\n");
     assert_eq!(edited("[a]\n[a]\n1\n", args! { "line" => "2", "after" => "[a]" }), "[a]\n[a]\n2\n1\n");
     assert_eq!(edited("1\n", args! { "line" => "2", "after" => "[a]" }), "1\n2\n");
+}
+
+#[test]
+fn the_line_is_the_only_one_that_is_found() {
+    let starting = || args! { "line" => "Port 7", "starting" => "Port " };
+    assert_eq!(edited("a\nPort 7\nb\nPort 2\n", starting()), "a\nPort 7\nb\n");
+    assert_eq!(edited("Port 1\nPort 7\n#Port 2\nPort 3\nPort 7\n", starting()), "Port 7\n#Port 2\n");
+    let containing = args! { "line" => "Port 7", "containing" => "Port " };
+    assert_eq!(edited("Port 1\r\nb\r\n# a Port 2\r\n", containing), "b\r\nPort 7\r\n");
+    // What the text does not find itself stays where it is, and what it finds goes.
+    assert_eq!(edited("y\nPort 1\nPort 2\n", args! { "line" => "y", "starting" => "Port " }), "y\n");
+    // Without a text that finds, twice is no harm.
+    assert_eq!(edited("a\nPort 7\nPort 7\n", args! { "line" => "Port 7" }), "a\nPort 7\nPort 7\n");
+    let (bench, dir) = (Bench::new(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("f");
+    fs::write(&path, "Port 7\nPort 1\nPort 2\nPort 3\nPort 4\n").unwrap();
+    let kind = build("line", args! { "path" => path.display().to_string(), "line" => "Port 7", "starting" => "Port " });
+    let change = bench.plan(&kind).unwrap().unwrap();
+    let fields: Vec<String> =
+        change.fields.iter().map(|field| format!("{} {} -> {}", field.field, field.from, field.to)).collect();
+    assert_eq!(fields, ["others `Port 1`, `Port 2`, `Port 3` and 1 more -> absent"]);
 }
 
 #[test]

@@ -123,6 +123,8 @@ fn a_user_comes_drifts_and_goes() {
             ("usermod -s /bin/sh fanli-tu", vec!["shell"]),
             ("usermod -c x fanli-tu", vec!["comment"]),
             (&format!("rmdir {home}"), vec!["create_home"]),
+            (&format!("chown root:root {home}"), vec!["create_home"]),
+            (&format!("chown 7599 {home}; chmod 0777 {home}"), vec!["create_home"]),
             ("usermod -s /bin/sh -c x -u 7522 fanli-tu", vec!["comment", "shell", "uid"]),
             ("sed -i /^fanli-tu:/d /etc/shadow", vec!["*create"]),
             ("sed -i /^fanli-tu:/d /etc/shadow; usermod -s /bin/sh -G '' fanli-tu", vec!["*create"]),
@@ -134,6 +136,16 @@ fn a_user_comes_drifts_and_goes() {
             assert_eq!(bench.plan(&wanted).unwrap(), None, "{script}");
         }
         assert!(line("shadow", "fanli-tu").starts_with("fanli-tu:!:"), "{}", line("shadow", "fanli-tu"));
+
+        let meta = fs::metadata(home).unwrap();
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (7520, 7520, 0o775));
+        sh(&format!("chown games {home}"));
+        let failure = bench.plan(&wanted).unwrap_err();
+        assert!(failure.to_string().ends_with("it is of the user `games`"), "{failure}");
+        sh(&format!("chown fanli-tu {home}"));
+        let top = user(args! { "home" => "/srv", "create_home" => true });
+        let failure = bench.plan(&top).unwrap_err();
+        assert!(failure.to_string().ends_with("it is at the top of the file system"), "{failure}");
 
         // Other groups are kept, unless it says otherwise.
         sh("gpasswd -a fanli-tu games");
