@@ -13,9 +13,10 @@ use super::net::{Ended, hosts_of};
 use super::{exit, print, request};
 use crate::calendar::utc;
 use crate::coordinator::ask::statuses;
-use crate::failure::Failure;
+use crate::failure::{Context as _, Failure};
 use crate::report::harmless;
 use crate::resource::attachments::{Attachment, Condition, Watched};
+use crate::resource::refreshers::Refreshers;
 use crate::resource::rollout::{Phase, Rollouts};
 use crate::value::show_duration;
 use crate::watch::probe;
@@ -29,8 +30,9 @@ use crate::watch::probe;
 
 With a playbook nothing is changed and every host is asked over the same channel as a run uses. A
 host that cannot be reached is unknown, and said so: exit code 5. Exits with 4 when something is
-attached and no watcher runs, when something could not be plugged, or when a slot was put back by the
-host itself, or is not as its rollout left it.")]
+attached and no watcher runs, when something could not be plugged, when a slot was put back by the
+host itself or is not as its rollout left it, or when a program in a container does not have the
+configuration that stands there, as its `fanli refresh` tells.")]
 pub(super) struct Args {
     /// The playbook whose hosts are asked; this host itself without one
     #[arg(value_name = "FILE")]
@@ -61,7 +63,9 @@ fn of_this_host(args: &Args) -> Result<u8, Ended> {
         return Err("`--env` and `--set` go with a playbook".to_owned().into());
     }
     let state_dir = args.reach.state_dir.clone().map(PathBuf::from);
-    let watched = Watched::look(&probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir)))?;
+    let probe = probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    let watched = runtime.block_on(Watched::look(&probe))?;
     if args.json {
         print(&format!("{:#}\n", json!(watched)));
     } else {
@@ -158,7 +162,31 @@ fn shown(watched: &Watched) -> String {
     if !status.attachments.is_empty() {
         text.push('\n');
     }
-    text + &slots_shown(&watched.rollout)
+    text + &slots_shown(&watched.rollout) + &refreshers_shown(&watched.refreshers)
+}
+
+/// What refreshers say; nothing where there are none.
+fn refreshers_shown(refreshers: &Refreshers) -> String {
+    let mut text = String::new();
+    if let Some(why) = &refreshers.unseen {
+        let _ = writeln!(text, "refreshers  cannot be looked at: {}", harmless(why));
+    }
+    if refreshers.seen.is_empty() {
+        return text;
+    }
+    let wrong = refreshers.seen.iter().filter(|one| one.trouble.is_some()).count();
+    let _ = writeln!(text, "refreshers  {}: {} not as it stands on the disk", refreshers.seen.len(), wrong);
+    let width = refreshers.seen.iter().map(|one| one.container.chars().count()).max().unwrap_or(0);
+    for one in &refreshers.seen {
+        let word = if one.trouble.is_none() { "loaded" } else { "NOT loaded" };
+        let _ = write!(text, "\n{:width$}  {}  {word}", one.container, harmless(&one.directory));
+        if let Some(why) = &one.trouble {
+            let since = if one.since > 0 { format!(", since {} UTC", utc(one.since)) } else { String::new() };
+            let _ = write!(text, "{since}\n{:width$}  why: {}", "", harmless(why));
+        }
+    }
+    text.push('\n');
+    text
 }
 
 /// The slots of a host; nothing where there are none.

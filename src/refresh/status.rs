@@ -12,7 +12,7 @@ use crate::failure::{Context, Failure};
 use crate::system::supervisor::Births;
 
 /// Where it stands, in the container.
-pub const FILE: &str = "/run/fanli/refresh.json";
+pub use crate::resource::refreshers::FILE;
 
 /// The state of one refresher.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

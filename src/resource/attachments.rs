@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::{Recorded, all_recorded};
 use super::container::{from_json, to_json};
+use super::refreshers::Refreshers;
 use super::rollout::{Rollouts, SlotSeen};
 use super::{Observed, Resource};
 use crate::change::{Change, Fields, State};
@@ -20,7 +21,7 @@ use crate::value::{Map, Value};
 const MOST_STATUS: u64 = 8 << 20;
 
 crate::kind! {
-    /// Looks at what is attached to a host's containers, and whether its watcher runs; changes nothing.
+    /// Looks at what is attached to a host's containers, whether its watcher runs, and what their refreshers say; changes nothing.
     ///
     /// With `register` later tasks see what it found. `fanli status PLAYBOOK` shows the same for all hosts.
     pub struct Attachments = "attachments" {
@@ -31,6 +32,7 @@ crate::kind! {
         "running": "whether a watcher runs",
         "watcher": "what it knows: `pid`, `version`, `started`, `docker` (why the daemon does not answer), and `attachments`: each has `container`, `network`, `interface`, `address`, `parent`, `condition` (`plugged`, `stopped`, `failed`, `unknown`), and where there is one `why`, `hint`, `done`, `done_at`",
         "rollout": "what the kind `slots` gives, where there are slots",
+        "refreshers": "where a `fanli refresh` runs in a container: `seen`, each with `container`, `directory`, `since`, and `trouble` when its program does not have what stands there; `unseen` (why containers could not be looked at)",
     }
     example r#"attachments { register = "seen" }"#
 }
@@ -150,6 +152,9 @@ pub struct Watched {
     /// The slots of the host, and whether its rollouts are halted.
     #[serde(default, skip_serializing_if = "Rollouts::is_empty")]
     pub rollout: Rollouts,
+    /// What refreshers in the host's containers say.
+    #[serde(default, skip_serializing_if = "Refreshers::is_empty")]
+    pub refreshers: Refreshers,
 }
 
 impl Watched {
@@ -157,7 +162,7 @@ impl Watched {
     ///
     /// # Errors
     /// What the watcher left, or the folder of records, cannot be read.
-    pub fn look(probe: &Probe) -> Result<Self, Failure> {
+    pub async fn look(probe: &Probe) -> Result<Self, Failure> {
         let running = fs::holder(lock_file(probe.state_dir()))?.is_some();
         let mut watcher = left(probe)?.unwrap_or_default();
         let known = std::mem::take(&mut watcher.attachments);
@@ -181,14 +186,15 @@ impl Watched {
             }
             watcher.attachments.push(attachment);
         }
-        Ok(Self { running, watcher, rollout: Rollouts::look(probe)? })
+        Ok(Self { running, watcher, rollout: Rollouts::look(probe)?, refreshers: Refreshers::look(probe).await })
     }
 
-    /// Whether something is attached that nobody keeps, or that cannot be kept; or a slot is not as a rollout left it.
+    /// Whether something is attached that nobody keeps, or that cannot be kept; a slot is not as a rollout left it; or a program in a
+    /// container does not have the configuration that stands there.
     pub fn is_wrong(&self) -> bool {
         let failed = self.watcher.attachments.iter().any(|attachment| attachment.condition == Condition::Failed);
         let slots = self.rollout.slots.iter().any(SlotSeen::is_wrong);
-        failed || slots || (!self.running && !self.watcher.attachments.is_empty())
+        failed || slots || self.refreshers.is_wrong() || (!self.running && !self.watcher.attachments.is_empty())
     }
 
     /// Reads what a step of kind `attachments` gave.
@@ -243,9 +249,10 @@ impl Resource for Attachments {
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
-        let mut watched = Watched::look(probe)?;
+        let mut watched = Watched::look(probe).await?;
         let wanted = |one: &Attachment| self.containers.is_empty() || self.containers.contains(&one.container);
         watched.watcher.attachments.retain(wanted);
+        watched.refreshers.seen.retain(|one| self.containers.is_empty() || self.containers.contains(&one.container));
         let output = watched.to_output()?;
         Ok(Observed { state: State::Present(Fields::new()), output })
     }

@@ -29,6 +29,7 @@ mod ownership;
 pub mod package;
 pub mod param;
 mod patience;
+pub mod refreshers;
 pub mod rollout;
 pub mod schema;
 pub mod service;

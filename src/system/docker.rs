@@ -302,6 +302,16 @@ impl Probe {
     }
 }
 
+impl Probe {
+    /// The daemon of this host, to look at; `None` where there is no socket of one.
+    ///
+    /// # Errors
+    /// As [`Probe::docker`].
+    pub fn docker_if_there(&self) -> Result<Option<Docker>, Failure> {
+        if self.exists(SOCKET)? { self.docker().map(Some) } else { Ok(None) }
+    }
+}
+
 /// A client whose requests share connections that stay open: bollard's own opens one for each request.
 fn connect() -> Result<Docker, Failure> {
     use hyper_util::{client::legacy, rt};
@@ -478,6 +488,12 @@ impl Docker {
     /// The names of all containers, running or not.
     pub async fn container_names(&self) -> Result<Vec<String>, Failure> {
         self.listed(ListContainersOptions { all: true, ..Default::default() }).await
+    }
+
+    /// The names of all running containers that have a label.
+    pub async fn running_with(&self, label: &str) -> Result<Vec<String>, Failure> {
+        let filters = HashMap::from([("label".to_owned(), vec![label.to_owned()])]);
+        self.listed(ListContainersOptions { filters: Some(filters), ..Default::default() }).await
     }
 
     /// The names of the containers that a list has.

@@ -280,8 +280,18 @@ fn a_container_with_tools_has_fanli_and_its_host_sees_what_refresh_knows() {
     };
     wait_for("it is refused", || look().contains("cannot be used, and the program keeps what it has").then_some(()));
     assert!(look().ends_with("code 4\n"), "{}", look());
+    let status = || {
+        let said = host.sh(&format!("{fanli} status && echo code 0 || echo code $?"));
+        String::from_utf8_lossy(&said.stdout).into_owned()
+    };
+    let said = status();
+    assert!(said.contains("refreshers  1: 1 not as it stands on the disk"), "{said}");
+    assert!(said.contains("frl-t  /conf  NOT loaded, since "), "{said}");
+    assert!(said.contains("cannot be used, and the program keeps what it has") && said.ends_with("code 4\n"), "{said}");
     host.must("echo good > /data/conf/a");
     wait_for("it is loaded", || look().ends_with("reloads     1\ncode 0\n").then_some(()));
+    let said = status();
+    assert!(said.contains("frl-t  /conf  loaded") && said.ends_with("code 0\n"), "{said}");
     // It ends in order, and is made anew without the tools.
     host.must("docker stop -t 60 frl-t");
     assert_eq!(drive.one(&node("exec sleep 600", false)).fields(), ["command", "state", "tools"]);
