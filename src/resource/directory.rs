@@ -1,9 +1,10 @@
 //! `directory`: a directory.
 
+use super::mount::dead;
 use super::ownership::Ownership;
 use super::param::{HostPath, Mode, Owner, Presence};
 use super::{ArgError, Observed, Resource};
-use crate::change::{Change, Fields, State, Verb};
+use crate::change::{Change, Datum, Fields, State, Verb};
 use crate::failure::Failure;
 use crate::system::fs::EntryKind;
 use crate::system::{Actuator, Probe};
@@ -14,6 +15,10 @@ crate::kind! {
     ///
     /// Missing parents are made, with mode 0755 and the owner that fanli runs as. What is not declared stays as it is. What
     /// stands inside is not fanli's business, except that an `absent` directory must be empty, or `force` be set.
+    ///
+    /// Where a file system of a network or of a program (FUSE) is mounted on it, a directory is there, and only with an owner, group or
+    /// mode there is something to look at: these are of what is mounted. One that is dead is taken away then, as `mounted` of the
+    /// change tells, and a `mount` task behind this one mounts it again.
     pub struct Directory = "directory" {
         /// Where it stands.
         path: HostPath,
@@ -30,6 +35,9 @@ crate::kind! {
     }
     example r#"directory "/srv/fanli-example/logs" { owner = 501  mode = 0755 }"#
 }
+
+/// The field that tells of a dead file system on the directory.
+const MOUNTED: &str = "mounted";
 
 impl Directory {
     fn ownership(&self) -> Ownership<'_> {
@@ -57,6 +65,9 @@ impl Resource for Directory {
             Presence::Present => {
                 let mut fields = Fields::new();
                 self.ownership().declare(&mut fields);
+                if !fields.is_empty() {
+                    fields.insert(MOUNTED.to_owned(), Datum::Absent);
+                }
                 State::Present(fields)
             }
             Presence::Absent => State::Absent,
@@ -65,6 +76,21 @@ impl Resource for Directory {
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
         let path = &self.path.0;
+        if let Some(mount) = dead::far_mount(path, probe)? {
+            let State::Present(mut fields) = self.desired() else {
+                return Err(Failure::new(format!("{path} cannot be removed: {} is mounted on it", mount.source))
+                    .hint("put a `mount` task with `state = absent` before this one"));
+            };
+            if fields.is_empty() {
+                return Ok(State::Present(fields).into());
+            }
+            if let Some(why) = dead::why(probe, &mount).await? {
+                // What lies below is seen once it is gone.
+                fields.insert(MOUNTED.to_owned(), format!("dead: {why}").into());
+                return Ok(State::Present(fields).into());
+            }
+            dead::answers(probe, &mount).await?;
+        }
         let Some(entry) = probe.stat(path)? else { return Ok(State::Absent.into()) };
         match &entry.kind {
             EntryKind::Directory => {
@@ -83,6 +109,12 @@ impl Resource for Directory {
 
     async fn apply(&self, change: &Change, hands: &Actuator) -> Result<Map, Failure> {
         let path = &self.path.0;
+        if change.touches(MOUNTED)
+            && let Some(mount) = dead::far_mount(path, hands)?
+            && dead::why(hands, &mount).await?.is_some()
+        {
+            dead::take_away(hands, &mount).await?;
+        }
         match change.verb {
             Verb::Create => hands.make_dir(path, self.ownership().attrs(hands, path)?)?,
             Verb::Update => hands.set_attrs(path, self.ownership().attrs(hands, path)?)?,

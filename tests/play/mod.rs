@@ -2,6 +2,7 @@
 
 mod network;
 mod rollout;
+mod dead_mount;
 mod engine;
 mod run;
 mod signals;

@@ -88,6 +88,17 @@ fn hosts_are_real_apart_mended_and_gone() {
     // Each reaches the other by the switch, and the world through this machine.
     assert!(lab.on(1, "timeout 5 head -c 4 < /dev/tcp/10.97.0.2/22").starts_with("SSH-"));
 
+    // Programs begin with the same umask over SSH, where the line that starts the helper has 077, as anywhere else.
+    let (playbook, config) = (lab.dir.path().join("umask.fp"), lab.dir.path().join(NAME).join("ssh_config"));
+    let text = format!(
+        "hosts one {{\n  host \"{NAME}1\" {{ config = \"{}\" }}\n}}\nplay \"umask\" on hosts.one {{\n  \
+         shell \"umask > /run/umask; : > /run/made\"\n  shell \"umask >> /run/umask\" {{ umask = 027 }}\n}}\n",
+        config.display()
+    );
+    std::fs::write(&playbook, text).unwrap();
+    must(fanli(), &["play", playbook.to_str().unwrap()]);
+    assert_eq!(lab.on(1, "cat /run/umask; stat -c %a /run/made"), "0022\n0027\n644");
+
     // A second `up` leaves all as it is.
     let first = pid_of(1, "lab host");
     assert!(lab.up("2").contains("was up"));

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Look, Mount, fstab, is_far, options};
+use super::dead::{self, is_far};
+use super::{Look, Mount, fstab, options};
 use crate::failure::Failure;
 use crate::system::Actuator;
 use crate::system::fs::{Attrs, EntryKind};
@@ -141,7 +142,7 @@ impl Mount {
             let table = hands.mounts()?;
             let path = self.real_path(hands, &table)?;
             let Some(mount) = table.on(&path) else { return Ok(()) };
-            let dead = mount.kind.starts_with("fuse") && super::dead(hands, &path).await?.is_some();
+            let dead = dead::why(hands, mount).await?.is_some();
             // Whoever still holds something of a dead one has lost it anyway.
             let program = Program::new(["umount"]).args(dead.then_some("--lazy")).arg("--").arg(&path);
             let what = format!("cannot unmount {path}");

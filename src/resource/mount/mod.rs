@@ -1,10 +1,9 @@
 //! `mount`: a file system mounted on a directory, now and at every start of the host.
 
+pub(super) mod dead;
 mod fstab;
 mod hands;
 mod options;
-
-use std::time::Duration;
 
 use super::param::{HostPath, Param as _};
 use super::{ArgError, Observed, Resource};
@@ -16,9 +15,6 @@ use crate::system::process::Program;
 use crate::system::{Actuator, Probe};
 use crate::value::{Map, Value};
 use fstab::Line;
-
-/// How long a FUSE file system may take to say that it lives: limit `mount_answer`.
-const ANSWER: Duration = Duration::from_secs(15);
 
 /// The longest `/etc/fstab` that is read.
 const MOST_FSTAB: u64 = 1 << 20;
@@ -89,11 +85,13 @@ crate::kind! {
     /// when it is mounted the next time. What is not declared stays.
     ///
     /// Options change by a remount where that is possible, else by unmounting and mounting again; so does another `from`. A
-    /// FUSE file system whose program has died is mounted again. Looking never enters a network mount, so a server that is gone
-    /// cannot hang the run; only FUSE is asked for a sign of life. The waits have the limits `mount`, `unmount`, `mount_answer`.
+    /// FUSE file system whose program has died, and one of a network whose export is gone (a stale file handle), is taken away and
+    /// mounted again. A program of its own asks for a sign of life, so a server that is gone cannot hang the run: where it does not
+    /// answer, FUSE is a failure, and what the kernel serves counts as mounted. The waits have the limits `mount`, `unmount`,
+    /// `mount_answer`.
     pub struct Mount = "mount" {
         /// Where it is mounted. The directory must exist. A `directory` task that makes it should declare no owner and mode:
-        /// once something is mounted there, these are of what is mounted.
+        /// once something is mounted there, these are of what is mounted. It does not mind when that is dead.
         path: HostPath,
         /// What kind of file system it is. `bind` shows a directory of this host at a second place.
         r#type: Option<FsType>,
@@ -168,25 +166,20 @@ impl Mount {
         let path = self.real_path(probe, &table)?;
         let mount = table.on(&path).cloned();
         let dead = match &mount {
-            Some(mount) if mount.kind.starts_with("fuse") => dead(probe, &path).await?,
-            _ => None,
+            Some(mount) => dead::why(probe, mount).await?,
+            None => None,
         };
         let fstab =
             if self.fstab { probe.read_text(fstab::PATH, MOST_FSTAB)?.unwrap_or_default() } else { String::new() };
         Ok(Look { table, path, mount, dead, fstab })
     }
 
-    /// The path as the kernel tells it. What is on a network is taken as it stands: asking could take for ever.
+    /// The path as the kernel tells it.
     fn real_path(&self, probe: &Probe, table: &MountTable) -> Result<String, Failure> {
         let path = self.path.0.as_str();
-        let far = |path: &str| table.leading_to(path).is_some_and(|mount| is_far(&mount.kind));
-        let Some((parent, name)) = path.rsplit_once('/') else { return Ok(path.to_owned()) };
-        if table.on(path).is_some() || parent.is_empty() || far(parent) {
-            return Ok(path.to_owned());
-        }
-        let real = probe.canonical(parent)?.and_then(|parent| parent.to_str().map(|parent| format!("{parent}/{name}")));
-        let real = real.unwrap_or_else(|| path.to_owned());
-        if table.on(&real).is_none()
+        let (real, looked_at) = dead::real_path(path, probe, table)?;
+        if looked_at
+            && table.on(&real).is_none()
             && let Some(EntryKind::Link(to)) = probe.stat(path)?.map(|entry| entry.kind)
         {
             return Err(Failure::new(format!("{path} is a link to {}", to.display()))
@@ -269,31 +262,10 @@ impl Mount {
     }
 }
 
-/// Whether looking into such a file system may wait for another machine or a program.
-fn is_far(kind: &str) -> bool {
-    kind.starts_with("fuse") || ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "autofs"].contains(&kind)
-}
-
 /// The source, with the part of the file system that is shown when it is not all of it.
 fn shown_source(mount: &Found) -> String {
     let part = mount.root != "/" && mount.kind != "btrfs";
     if part { format!("{}[{}]", mount.source, mount.root) } else { mount.source.clone() }
-}
-
-/// Asks a FUSE file system for a sign of life, by a program: whoever asks may be stuck for as long as it does not answer.
-async fn dead(probe: &Probe, path: &str) -> Result<Option<String>, Failure> {
-    let question = Program::new(["stat", "--file-system", "--format=", "--"]).arg(path);
-    let asked = match tokio::time::timeout(ANSWER, probe.ask(&question)).await {
-        Ok(asked) => asked?,
-        Err(_) => {
-            return Err(Failure::timeout("mount_answer", ANSWER)
-                .within(format!("what is mounted on {path} does not answer"))
-                .hint(format!("its server may be gone; `umount --lazy {path}` by hand takes it away, and the next run mounts it again")));
-        }
-    };
-    let said = asked.stderr.text();
-    let gone = ["Transport endpoint is not connected", "Software caused connection abort"];
-    Ok(gone.into_iter().find(|gone| said.contains(gone)).map(str::to_lowercase))
 }
 
 impl Resource for Mount {
