@@ -93,6 +93,11 @@ pub async fn run(plan: HostPlan, world: World) {
     runner.say(EventKind::HostFinished { tally: runner.tally, stopped: runner.stopped.clone() });
 }
 
+/// What a warning begins with that is about a node: the host stands before it anyway.
+fn of_node(target: &Target) -> String {
+    target.node.as_ref().map_or_else(String::new, |node| format!("{node}: "))
+}
+
 fn aborted() -> Failure {
     Failure::of(FailureKind::Aborted, "stopped by request: no further step was started")
 }
@@ -231,8 +236,8 @@ impl Runner {
         self.notes.insert(pending.path().to_owned());
         let notified = pending.read(&probe).unwrap_or_else(|failure| {
             let message = format!(
-                "{}: every handler of play \"{play}\" runs, as its note of those that are due is lost: {failure}",
-                plan.target
+                "{}every handler of play \"{play}\" runs, as its note of those that are due is lost: {failure}",
+                of_node(&plan.target)
             );
             self.say(EventKind::Warning { message });
             plan.handlers.iter().map(|handler| handler.name.clone()).collect()
@@ -297,20 +302,20 @@ impl Runner {
 
     /// Says which handlers of a target were notified and have not run, and what becomes of them.
     fn still_due(&self, handlers: &[Handler], course: &Course<'_>) {
-        let (target, play, path) = (course.target, course.play, course.pending.path().display());
+        let (node, play, path) = (of_node(course.target), course.play, course.pending.path().display());
         for name in &course.notified {
             let message = match handlers.iter().find(|handler| handler.name == *name) {
                 None => format!(
-                    "{target}: the handler `{name}` is still due, and play \"{play}\" has none of that name any more: \
+                    "{node}the handler `{name}` is still due, and play \"{play}\" has none of that name any more: \
                      name it so again, or remove {path} to forget it"
                 ),
                 // Nothing was applied, so nothing was noted.
                 Some(_) if hands(self.options, &self.probe(0)).is_none() => continue,
                 Some(handler) if handler.left_out => {
-                    format!("{target}: the handler `{name}` is still due: --skip-tags leaves out tasks of it")
+                    format!("{node}the handler `{name}` is still due: --skip-tags leaves out tasks of it")
                 }
                 Some(_) => format!(
-                    "{target}: the handler `{name}` is still due: it runs at the end of play \"{play}\" in the next run"
+                    "{node}the handler `{name}` is still due: it runs at the end of play \"{play}\" in the next run"
                 ),
             };
             self.say(EventKind::Warning { message });

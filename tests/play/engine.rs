@@ -172,7 +172,8 @@ play "more" on hosts.all_of_them {
 }"#;
     let place = Place::new(&["h"], &format!("{DUE}{more}"));
     let run = place.play(&[]).expect(4);
-    let due = "h: the handler `reload` is still due: it runs at the end of play \"configuration\" in the next run";
+    let due =
+        "warning: the handler `reload` is still due: it runs at the end of play \"configuration\" in the next run";
     assert!(run.text.contains(due), "{}", run.text);
     // Its play does not take place.
     let run = place.play(&["--tags", "more"]).expect(0);
