@@ -274,3 +274,126 @@ pub(super) fn tell(orders: &[mpsc::UnboundedSender<Order>], order: &Order) {
         let _ = host.send(order.clone());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Event, Tally};
+    use crate::plan::RolloutInfo;
+
+    fn host(name: &str) -> Target {
+        Target { host: name.to_owned(), node: None }
+    }
+
+    fn node(host: &str, name: &str) -> Target {
+        Target { host: host.to_owned(), node: Some(name.to_owned()) }
+    }
+
+    /// Two hosts with a node each, and what is said to and of them.
+    struct Run {
+        stages: Stages,
+        hub: Hub,
+        events: mpsc::UnboundedReceiver<Event>,
+        orders: Vec<mpsc::UnboundedSender<Order>>,
+        inboxes: Vec<mpsc::UnboundedReceiver<Order>>,
+    }
+
+    impl Run {
+        /// A play in two batches, and behind it a rollout over both nodes.
+        fn new(batches: [Target; 2]) -> Self {
+            let batch = |(number, target): (u32, Target)| StageInfo {
+                number,
+                play: 0,
+                title: "p".to_owned(),
+                batch: Some((number + 1, 2)),
+                targets: vec![target],
+                part: None,
+            };
+            let nodes = || vec![node("h1", "web1"), node("h2", "web2")];
+            let of_rollout = |(number, part)| StageInfo {
+                number,
+                play: 1,
+                title: "r".to_owned(),
+                batch: None,
+                targets: nodes(),
+                part: Some(part),
+            };
+            let list = (0..).zip(batches).map(batch);
+            let list = list.chain([(2, RolloutPart::Prepare), (3, RolloutPart::Change(0))].map(of_rollout));
+            let names = vec!["web1".to_owned(), "web2".to_owned()];
+            let info = RolloutInfo { title: "r".to_owned(), batches: vec![names], ..RolloutInfo::default() };
+            let rollouts = BTreeMap::from([(1, Rollout::new(info, false))]);
+            let (sender, events) = mpsc::unbounded_channel();
+            let hub = Hub {
+                started: std::time::Instant::now(),
+                index: 0,
+                events: sender,
+                tally: Tally::default(),
+                failed: BTreeSet::new(),
+                unreachable: false,
+                aborted: false,
+                internal: false,
+                refused: false,
+            };
+            let (orders, inboxes) = (0..2).map(|_| mpsc::unbounded_channel()).unzip();
+            let stages = Stages::new(list.collect(), rollouts, vec!["h1".to_owned(), "h2".to_owned()]);
+            let mut run = Self { stages, hub, events, orders, inboxes };
+            run.stages.advance(&run.orders, &mut run.hub);
+            run
+        }
+
+        fn finished(&mut self, host: usize, stage: u32, failed: Vec<Target>) {
+            self.stages.hear(host, &EventKind::StageFinished { stage, failed });
+            self.stages.advance(&self.orders, &mut self.hub);
+        }
+
+        /// What the first host was told since the last time.
+        fn told(&mut self) -> Vec<String> {
+            let inbox = self.inboxes.first_mut().unwrap();
+            std::iter::from_fn(|| inbox.try_recv().ok()).map(|order| format!("{order:?}")).collect()
+        }
+
+        fn left_out(&mut self) -> Vec<Vec<Target>> {
+            let events = std::iter::from_fn(|| self.events.try_recv().ok());
+            let targets = |event: Event| match event.kind {
+                EventKind::BatchLeftOut { targets, .. } => Some(targets),
+                _ => None,
+            };
+            events.filter_map(targets).collect()
+        }
+    }
+
+    #[test]
+    fn a_node_of_a_batch_that_was_left_out_is_none_of_a_later_rollout() {
+        let mut run = Run::new([node("h1", "web1"), node("h2", "web2")]);
+        run.finished(0, 0, vec![node("h1", "web1")]);
+        let told = run.told();
+        assert_eq!(told[1..], ["Skip { from: 1, to: 1 }", "Go { stage: 2, without: [\"web2\"] }"]);
+        assert_eq!(run.left_out(), [[node("h2", "web2")]]);
+        assert_eq!(run.stages.waiting, BTreeSet::from([0]));
+    }
+
+    #[test]
+    fn a_rollout_over_a_host_that_was_left_out_goes_nowhere() {
+        let mut run = Run::new([host("h1"), host("h2")]);
+        run.finished(0, 0, vec![host("h1")]);
+        assert_eq!(run.left_out(), [[host("h2")]]);
+        run.finished(0, 2, Vec::new());
+        assert!(run.stages.refused());
+        let told = run.told();
+        let rest = ["Skip { from: 1, to: 1 }", "Go { stage: 2, without: [\"web2\"] }", "Skip { from: 3, to: 3 }"];
+        assert_eq!(told[1..], rest);
+    }
+
+    #[test]
+    fn the_end_of_a_stage_that_a_host_has_no_part_in_is_not_taken_for_that_of_the_current_one() {
+        let mut run = Run::new([node("h1", "web1"), node("h2", "web2")]);
+        run.finished(0, 0, Vec::new());
+        assert_eq!(run.stages.waiting, BTreeSet::from([1]));
+        // The second host passes the first stage only now.
+        run.finished(1, 0, Vec::new());
+        assert_eq!(run.stages.waiting, BTreeSet::from([1]));
+        run.finished(1, 1, Vec::new());
+        assert_eq!(run.stages.waiting, BTreeSet::from([0, 1]));
+    }
+}
