@@ -31,8 +31,8 @@ use crate::watch::probe;
 With a playbook nothing is changed and every host is asked over the same channel as a run uses. A
 host that cannot be reached is unknown, and said so: exit code 5. Exits with 4 when something is
 attached and no watcher runs, when something could not be plugged, when a slot was put back by the
-host itself or is not as its rollout left it, or when a program in a container does not have the
-configuration that stands there, as its `fanli refresh` tells.")]
+host itself or is not as its rollout left it, or when the `fanli refresh` of a container has refused
+the configuration that stands there.")]
 pub(super) struct Args {
     /// The playbook whose hosts are asked; this host itself without one
     #[arg(value_name = "FILE")]
@@ -175,10 +175,14 @@ fn refreshers_shown(refreshers: &Refreshers) -> String {
         return text;
     }
     let wrong = refreshers.seen.iter().filter(|one| one.trouble.is_some()).count();
-    let _ = writeln!(text, "refreshers  {}: {} not as it stands on the disk", refreshers.seen.len(), wrong);
+    let _ = writeln!(text, "refreshers  {}: {wrong} cannot load what stands on the disk", refreshers.seen.len());
     let width = refreshers.seen.iter().map(|one| one.container.chars().count()).max().unwrap_or(0);
     for one in &refreshers.seen {
-        let word = if one.trouble.is_none() { "loaded" } else { "NOT loaded" };
+        let word = match (one.loaded, &one.trouble) {
+            (_, Some(_)) => "NOT loaded",
+            (true, None) => "loaded",
+            (false, None) => "not loaded yet",
+        };
         let _ = write!(text, "\n{:width$}  {}  {word}", one.container, harmless(&one.directory));
         if let Some(why) = &one.trouble {
             let since = if one.since > 0 { format!(", since {} UTC", utc(one.since)) } else { String::new() };

@@ -32,7 +32,7 @@ crate::kind! {
         "running": "whether a watcher runs",
         "watcher": "what it knows: `pid`, `version`, `started`, `docker` (why the daemon does not answer), and `attachments`: each has `container`, `network`, `interface`, `address`, `parent`, `condition` (`plugged`, `stopped`, `failed`, `unknown`), and where there is one `why`, `hint`, `done`, `done_at`",
         "rollout": "what the kind `slots` gives, where there are slots",
-        "refreshers": "where a `fanli refresh` runs in a container: `seen`, each with `container`, `directory`, `since`, and `trouble` when its program does not have what stands there; `unseen` (why containers could not be looked at)",
+        "refreshers": "where a `fanli refresh` runs in a container: `seen`, each with `container`, `directory`, `loaded` (whether its program has what stands there), and when something is wrong `trouble`, `since`; `unseen` (why containers could not be looked at)",
     }
     example r#"attachments { register = "seen" }"#
 }
@@ -189,8 +189,8 @@ impl Watched {
         Ok(Self { running, watcher, rollout: Rollouts::look(probe)?, refreshers: Refreshers::look(probe).await })
     }
 
-    /// Whether something is attached that nobody keeps, or that cannot be kept; a slot is not as a rollout left it; or a program in a
-    /// container does not have the configuration that stands there.
+    /// Whether something is attached that nobody keeps, or that cannot be kept; a slot is not as a rollout left it; or a
+    /// refresher has refused the configuration that stands in its container.
     pub fn is_wrong(&self) -> bool {
         let failed = self.watcher.attachments.iter().any(|attachment| attachment.condition == Condition::Failed);
         let slots = self.rollout.slots.iter().any(SlotSeen::is_wrong);

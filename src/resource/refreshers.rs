@@ -33,7 +33,9 @@ pub struct RefresherSeen {
     pub container: String,
     /// The directory that it looks after.
     pub directory: String,
-    /// Why its program does not have what stands there; nothing when it has.
+    /// Whether its program has what stands there.
+    pub loaded: bool,
+    /// What is wrong: why the program does not have it. Nothing also where it is to have it in a moment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
     /// Since when: seconds since 1970; 0 when that is not known.
@@ -70,6 +72,7 @@ impl Refreshers {
                 Err(failure) => seen.push(RefresherSeen {
                     container: name,
                     directory: String::new(),
+                    loaded: false,
                     trouble: Some(short(&failure.to_string())),
                     since: 0,
                 }),
@@ -84,7 +87,7 @@ impl Refreshers {
         self.seen.is_empty() && self.unseen.is_none()
     }
 
-    /// Whether a program does not have what stands on the disk.
+    /// Whether a program does not have what stands on the disk, and will not have it in a moment.
     pub fn is_wrong(&self) -> bool {
         self.seen.iter().any(|one| one.trouble.is_some())
     }
@@ -92,12 +95,11 @@ impl Refreshers {
 
 impl RefresherSeen {
     fn of(container: String, left: &Left) -> Self {
-        let behind = left.wanted.is_none() || left.wanted != left.loaded;
-        let trouble = left.error.as_deref().map(short);
         Self {
             container,
             directory: short(&left.directory),
-            trouble: trouble.or_else(|| behind.then(|| "what stands there is not loaded yet".to_owned())),
+            loaded: left.wanted.is_some() && left.wanted == left.loaded,
+            trouble: left.error.as_deref().map(short),
             since: left.error_since,
         }
     }
@@ -122,15 +124,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_refused_or_not_loaded_is_wrong() {
-        for (text, trouble) in [
-            (r#"{"directory":"/c","wanted":{"digest":"a"},"loaded":{"digest":"a"}}"#, None),
-            (r#"{"wanted":{"digest":"b"},"loaded":{"digest":"a"}}"#, Some("what stands there is not loaded yet")),
-            (r#"{"wanted":{"digest":"b"},"loaded":{"digest":"a"},"error":"no\u001b"}"#, Some("no\\u{1b}")),
-            ("{}", Some("what stands there is not loaded yet")),
+    fn what_is_refused_is_wrong() {
+        for (text, loaded, trouble) in [
+            (r#"{"directory":"/c","wanted":{"digest":"a"},"loaded":{"digest":"a"}}"#, true, None),
+            (r#"{"wanted":{"digest":"b"},"loaded":{"digest":"a"}}"#, false, None),
+            (r#"{"wanted":{"digest":"b"},"loaded":{"digest":"a"},"error":"no\u001b"}"#, false, Some("no\\u{1b}")),
+            ("{}", false, None),
         ] {
             let seen = RefresherSeen::of("web1".to_owned(), &serde_json::from_str(text).unwrap());
-            assert_eq!(seen.trouble.as_deref(), trouble, "{text}");
+            assert_eq!((seen.loaded, seen.trouble.as_deref()), (loaded, trouble), "{text}");
             assert_eq!(Refreshers { seen: vec![seen], unseen: None }.is_wrong(), trouble.is_some());
         }
     }

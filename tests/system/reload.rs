@@ -285,7 +285,7 @@ fn a_container_with_tools_has_fanli_and_its_host_sees_what_refresh_knows() {
         String::from_utf8_lossy(&said.stdout).into_owned()
     };
     let said = status();
-    assert!(said.contains("refreshers  1: 1 not as it stands on the disk"), "{said}");
+    assert!(said.contains("refreshers  1: 1 cannot load what stands on the disk"), "{said}");
     assert!(said.contains("frl-t  /conf  NOT loaded, since "), "{said}");
     assert!(said.contains("cannot be used, and the program keeps what it has") && said.ends_with("code 4\n"), "{said}");
     host.must("echo good > /data/conf/a");
