@@ -6,7 +6,7 @@ use super::param::Presence;
 use super::{ArgError, Observed, Resource};
 use crate::change::{Change, Datum, State};
 use crate::failure::Failure;
-use crate::system::packages::{Found, Install, Remove, Wish};
+use crate::system::packages::{Found, Install, Remove, Wish, held as held_packages};
 use crate::system::{Actuator, Probe};
 use crate::value::Map;
 
@@ -15,7 +15,10 @@ crate::kind! {
     ///
     /// Each name is a package's own; a virtual one, which others only provide, is refused with their names. `name=1.2*` pins a
     /// version: the whole one, or its beginning and a `*`; without it any version is fine, and an installed package is not
-    /// upgraded. There is no `latest`: what it means changes from day to day, so the same playbook would not give the same hosts.
+    /// upgraded. The beginning may leave out the epoch: `2.3*` is `1:2.3-4`, too. What is pinned and fits stays at its version when
+    /// another package of the list is installed. A package that is held (`apt-mark hold`) is left as it is; a task that would have
+    /// to change it fails, in check mode too, and the hold stays. There is no `latest`: what it means changes from day to day, so
+    /// the same playbook would not give the same hosts.
     ///
     /// Looking touches no network. The lists of packages are refreshed only when they lack a name, when they name files that
     /// the mirror no longer has, or when they are older than `refresh`. A configuration file that somebody changed is kept.
@@ -96,12 +99,20 @@ impl Resource for Package {
         let wishes = self.wishes();
         let names: Vec<&str> = wishes.iter().map(|wish| wish.name.as_str()).collect();
         let mut found = probe.packages(&names).await?;
+        let must_change = |wish: &&Wish| match found.get(&wish.name) {
+            Some(Found::Held(version)) => self.state == Presence::Absent || !wish.accepts(version),
+            _ => false,
+        };
+        let held: Vec<String> = wishes.iter().filter(must_change).map(|wish| wish.name.clone()).collect();
+        if !held.is_empty() {
+            return Err(held_packages(&held));
+        }
         let state = |wish: &Wish| {
             let state = match found.remove(&wish.name).unwrap_or(Found::Absent) {
                 Found::Leftover if self.purge => Datum::from("config-files"),
                 Found::Absent | Found::Leftover => Datum::Absent,
                 Found::Broken(word) => Datum::from(word.as_str()),
-                Found::Installed(version) => match &wish.version {
+                Found::Installed(version) | Found::Held(version) => match &wish.version {
                     None => Datum::from("installed"),
                     Some(wanted) if wish.accepts(&version) => Datum::from(wanted.as_str()),
                     Some(_) => Datum::from(version.as_str()),

@@ -19,7 +19,7 @@ mkdir -p $repo
 deb() {
   mkdir -p root/DEBIAN
   printf 'Package: %s\nVersion: %s\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n%s' "$1" "$2" "$3" > root/DEBIAN/control
-  dpkg-deb --root-owner-group --nocheck -Znone --build root $repo/$1_$2.deb > /dev/null
+  dpkg-deb --root-owner-group --nocheck -Znone --build root $repo/$1_$(echo $2 | tr : _).deb > /dev/null
   rm -r root
 }
 script() { mkdir -p root/DEBIAN; { echo '#!/bin/sh'; cat; } > root/DEBIAN/$1; chmod 755 root/DEBIAN/$1; }
@@ -47,6 +47,12 @@ deb fanli-needs 1.0 "Depends: fanli-t
 Recommends: fanli-extra
 "
 deb fanli-extra 1.0
+deb fanli-newer 1.0 "Depends: fanli-t (>= 1.1)
+"
+deb fanli-newest 1.0 "Depends: fanli-t (>= 2.0)
+"
+deb fanli-epoch 2:2.3-1
+deb fanli-epoch 2:2.4-1
 deb fanli-other 1.0 "Conflicts: fanli-t
 "
 mkdir -p root/etc/init.d
@@ -142,7 +148,34 @@ fn installed_pinned_removed_purged() {
     assert_eq!(said(&drive.one(&package(&["fanli-t=1.0"]))), ["fanli-t: 2.0 -> 1.0"]);
     drive.one(&both).no_change();
 
+    // What is pinned and fits stays when a neighbour comes, unless that needs another one. An epoch need not be written.
+    let pinned = |other: &'static str| package(&["fanli-t=1.*", other]);
+    assert_eq!(said(&drive.one(&pinned("fanli-extra"))), ["fanli-extra: absent -> installed"]);
+    assert_eq!(version(), "1.0", "a pinned package was upgraded for its neighbour");
+    assert_eq!(said(&drive.one(&pinned("fanli-newer"))), ["fanli-newer: absent -> installed"]);
+    assert_eq!(version(), "1.1");
+    assert_eq!(said(&drive.one(&pinned("fanli-epoch=2.3*"))), ["fanli-epoch: absent -> 2.3*"]);
+    assert_eq!(copy.sh("dpkg-query -Wf '${Version}' fanli-epoch"), "2:2.3-1");
+    // What is held is changed by nobody, and a check says so, too.
+    copy.sh("apt-mark hold fanli-t > /dev/null; dpkg --purge fanli-extra > /dev/null");
+    assert_eq!(said(&drive.one(&pinned("fanli-extra"))), ["fanli-extra: absent -> installed"]);
     let away = |list: &[&str]| with(package(list), [("state", "absent".into())]);
+    let mut look = copy.drive();
+    look.apply = false;
+    for (drive, task) in [
+        (&look, package(&["fanli-t=2.0", "fanli-extra"])),
+        (&drive, package(&["fanli-t=2.0", "fanli-extra"])),
+        (&drive, away(&["fanli-t"])),
+        (&drive, package(&["fanli-newest"])),
+    ] {
+        let report = drive.one(&task);
+        let failure = report.failed();
+        assert_eq!(failure.to_string(), "`fanli-t` would have to change, and may not: held by `apt-mark hold`");
+        assert!(failure.hint.as_ref().unwrap().contains("`apt-mark unhold fanli-t`"), "{failure:?}");
+    }
+    assert_eq!((copy.sh("apt-mark showhold"), version()), ("fanli-t".to_owned(), "1.1".to_owned()));
+    copy.sh("apt-mark unhold fanli-t > /dev/null; dpkg --purge fanli-newer fanli-extra fanli-epoch > /dev/null");
+
     let failure = drive.one(&away(&["fanli-t"]));
     assert_eq!(failure.failed().to_string(), "removing `fanli-t` would also remove `fanli-needs`");
     assert_eq!(said(&drive.one(&away(&["fanli-t", "fanli-needs"]))).len(), 2);

@@ -27,12 +27,18 @@ const LOCKS: [&str; 4] =
 /// What apt says when somebody was quicker to take a lock.
 const LOCKED: [&str; 3] = ["Could not get lock", "Unable to acquire the dpkg frontend lock", "Unable to lock"];
 
+/// What apt says when there is no way to have all that was named.
+const NO_WAY: [&str; 2] = ["Unable to correct problems", "Unable to satisfy dependencies"];
+
+/// What apt says when it would have to change what is held.
+const HELD: [&str; 1] = ["Held packages were changed"];
+
 /// What apt says when the lists name files that the mirror no longer has.
 const GONE: [&str; 3] = ["404  Not Found", "Failed to fetch", "Unable to fetch some archives"];
 
 impl Probe {
     pub(super) async fn dpkg_query(&self, names: &[&str]) -> Result<BTreeMap<String, Found>, Failure> {
-        let format = "${Package}\t${Architecture}\t${db:Status-Status}\t${Version}\n";
+        let format = "${Package}\t${Architecture}\t${db:Status-Status}\t${Version}\t${db:Status-Want}\n";
         let asked =
             self.ask(&Program::new(["dpkg-query", "--show", "--showformat", format]).args(names.to_vec())).await?;
         // 1: some of the names are not known.
@@ -64,13 +70,16 @@ fn read_query(names: &[&str], text: &str) -> BTreeMap<String, Found> {
         let state = match status {
             "not-installed" => Found::Absent,
             "config-files" => Found::Leftover,
-            "installed" => Found::Installed(parts.next().unwrap_or_default().to_owned()),
+            "installed" => {
+                let version = parts.next().unwrap_or_default().to_owned();
+                if parts.next() == Some("hold") { Found::Held(version) } else { Found::Installed(version) }
+            }
             other => Found::Broken(other.to_owned()),
         };
         for asked in [name.to_owned(), format!("{name}:{architecture}")] {
             if let Some(known) = found.get_mut(&asked) {
                 // Of several architectures, the one that is installed.
-                if !matches!(known, Found::Installed(_)) && state != Found::Absent {
+                if !matches!(known, Found::Installed(_) | Found::Held(_)) && state != Found::Absent {
                     *known = state.clone();
                 }
             }
@@ -111,8 +120,6 @@ fn quiet(program: Program) -> Program {
 
 impl Actuator {
     pub(super) async fn apt_install(&self, install: &Install, wait: &Wait) -> Result<(), Failure> {
-        // The names that each wish has in apt's command: `docker.io=20.10*`.
-        let words: Vec<String> = install.wishes.iter().map(spelled).collect();
         self.mend(&[], wait).await?;
         let mut refreshed = None;
         if self.lists_are_older(install.refresh)? {
@@ -137,23 +144,44 @@ impl Actuator {
             options.push("--allow-downgrades");
         }
         options.push("install");
-        let mut program = apt_get(options).args(words);
+        let program = |wishes: &[Wish]| {
+            let program = apt_get(options.clone()).args(wishes.iter().map(|wish| offered.spelled(wish)));
+            if install.start { program } else { program.env(VARIABLE, "1") }
+        };
         let policy = self.policy(install.start).await?;
-        if !install.start {
-            program = program.env(VARIABLE, "1");
-        }
-        let mut ended = self.apt(&program, wait).await?;
+        let exact = self.as_installed(&install.wishes).await?;
+        let mut ended = self.apt(&program(&exact), wait).await?;
         if !ended.success() && refreshed.is_none() && says(&ended, &GONE) {
             self.refresh_lists(wait).await?;
-            ended = self.apt(&program, wait).await?;
+            ended = self.apt(&program(&exact), wait).await?;
+        }
+        if !ended.success() && exact != install.wishes && says(&ended, &NO_WAY) {
+            // What is missing may need another version than the one that is there.
+            ended = self.apt(&program(&install.wishes), wait).await?;
         }
         drop(policy);
         if ended.success() {
             return Ok(());
         }
         if !install.may_remove && says(&ended, &["Packages need to be removed"]) {
-            let others = removed(&ended.stdout.text());
+            let others = named_after(&ended.stdout.text(), "will be REMOVED:");
             return Err(others_would_go("installing this", &others));
+        }
+        if says(&ended, &HELD) {
+            return Err(held(&named_after(&ended.stdout.text(), "held packages will be changed:")));
+        }
+        if says(&ended, &NO_WAY) {
+            let asked = self.ask(&Program::new(["apt-mark", "showhold"])).await?.expect_success()?;
+            let (all, said) = (asked.stdout.text(), ended.stdout.text());
+            let in_the_way: Vec<String> = all
+                .lines()
+                .filter(|name| said.split_whitespace().any(|word| word == *name))
+                .map(str::to_owned)
+                .collect();
+            if !in_the_way.is_empty() {
+                return Err(held(&in_the_way));
+            }
+            return Err(unmet(&said).into_iter().fold(ended.failure(), Failure::because));
         }
         Err(ended.failure())
     }
@@ -309,9 +337,11 @@ impl Probe {
     }
 }
 
-/// A wish as apt's command line takes it.
-fn spelled(wish: &Wish) -> String {
-    wish.version.as_ref().map_or_else(|| wish.name.clone(), |version| format!("{}={version}", wish.name))
+/// The failure of a change of packages that somebody has forbidden.
+pub fn held(names: &[String]) -> Failure {
+    let bare: Vec<&str> = names.iter().map(|name| name.split(':').next().unwrap_or(name)).collect();
+    Failure::new(format!("{} would have to change, and may not: held by `apt-mark hold`", listed(names)))
+        .hint(format!("let it change with `apt-mark unhold {}`, or declare the version that is there", bare.join(" ")))
 }
 
 fn says(ended: &Ended, signs: &[&str]) -> bool {
@@ -321,7 +351,16 @@ fn says(ended: &Ended, signs: &[&str]) -> bool {
 
 /// The versions that apt knows, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Offered(BTreeMap<String, Vec<String>>);
+struct Offered(BTreeMap<String, Versions>);
+
+/// The versions of one package.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Versions {
+    /// The one that apt takes when none is named.
+    candidate: Option<String>,
+    /// All of them, the newest first.
+    all: Vec<String>,
+}
 
 /// Why a wish cannot be granted.
 #[derive(Debug, PartialEq, Eq)]
@@ -337,12 +376,23 @@ enum Missing {
 
 impl Offered {
     fn missing(&self, wish: &Wish) -> Option<Missing> {
-        let Some(versions) = self.0.get(&wish.name) else { return Some(Missing::Name(wish.name.clone())) };
+        let Some(Versions { all: versions, .. }) = self.0.get(&wish.name) else {
+            return Some(Missing::Name(wish.name.clone()));
+        };
         if versions.is_empty() {
             return Some(Missing::Virtual(wish.name.clone()));
         }
         let fits = versions.iter().any(|version| wish.accepts(version));
         (!fits).then(|| Missing::Version { wish: wish.clone(), known: versions.clone() })
+    }
+
+    /// A wish as apt's command line takes it, with the whole version: apt's own patterns know nothing of epochs.
+    fn spelled(&self, wish: &Wish) -> String {
+        let Some(wanted) = &wish.version else { return wish.name.clone() };
+        let versions = self.0.get(&wish.name);
+        let fits = |version: &&String| wish.accepts(version);
+        let found = versions.and_then(|versions| versions.candidate.iter().chain(&versions.all).find(fits));
+        format!("{}={}", wish.name, found.unwrap_or(wanted))
     }
 }
 
@@ -362,7 +412,7 @@ impl Missing {
 /// `apt-cache policy`: names stand at the edge, versions five columns in, their origins deeper.
 fn read_policy(text: &str) -> Offered {
     let mut offered = Offered::default();
-    let mut versions: Option<&mut Vec<String>> = None;
+    let mut versions: Option<&mut Versions> = None;
     let mut table = false;
     for line in text.lines() {
         if let Some(name) = line.strip_suffix(':').filter(|name| !name.starts_with(' ')) {
@@ -370,21 +420,32 @@ fn read_policy(text: &str) -> Offered {
             table = false;
         } else if line.trim() == "Version table:" {
             table = true;
+        } else if let (false, Some(versions), Some(candidate)) =
+            (table, versions.as_deref_mut(), line.trim().strip_prefix("Candidate: "))
+        {
+            versions.candidate = Some(candidate.to_owned()).filter(|candidate| candidate != "(none)");
         } else if let (true, Some(versions), Some(rest)) = (table, versions.as_deref_mut(), line.get(5..))
             && !rest.starts_with(' ')
             && let Some(version) = rest.split_whitespace().next()
         {
-            versions.push(version.to_owned());
+            versions.all.push(version.to_owned());
         }
     }
     offered
 }
 
-/// The names after `The following packages will be REMOVED:`.
-fn removed(text: &str) -> Vec<String> {
-    let lines = text.lines().skip_while(|line| !line.ends_with("will be REMOVED:")).skip(1);
+/// The names after a line such as `The following packages will be REMOVED:`.
+fn named_after(text: &str, end: &str) -> Vec<String> {
+    let lines = text.lines().skip_while(|line| !line.ends_with(end)).skip(1);
     let names = lines.take_while(|line| line.starts_with(' ')).flat_map(str::split_whitespace);
     names.map(|name| name.trim_end_matches('*').to_owned()).collect()
+}
+
+/// What is said about `The following packages have unmet dependencies:`, in one line each.
+fn unmet(text: &str) -> Vec<String> {
+    let lines = text.lines().skip_while(|line| !line.ends_with("have unmet dependencies:")).skip(1);
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    lines.take_while(|line| line.starts_with(' ')).map(words).collect()
 }
 
 /// `Remv NAME [VERSION] …` and `Purg NAME …` of a simulation.
@@ -405,9 +466,11 @@ mod tests {
 
     #[test]
     fn queries() {
-        let text = "hello\tamd64\tinstalled\t2.10-3\nlibc6\ti386\tnot-installed\t\nlibc6\tamd64\thalf-configured\t2.36\n\
-                    cron\tamd64\tconfig-files\t3.0\n";
-        let found = read_query(&["hello", "libc6", "cron", "none", "libc6:i386", "hello:amd64"], text);
+        let text = "hello\tamd64\tinstalled\t2.10-3\tinstall\nlibc6\ti386\tnot-installed\t\tunknown\n\
+                    libc6\tamd64\thalf-configured\t2.36\tinstall\ncron\tamd64\tconfig-files\t3.0\tdeinstall\n\
+                    less\tamd64\tinstalled\t590\thold\n";
+        let found = read_query(&["hello", "libc6", "cron", "none", "libc6:i386", "hello:amd64", "less"], text);
+        assert_eq!(found["less"], Found::Held("590".to_owned()));
         assert_eq!(found["hello"], Found::Installed("2.10-3".to_owned()));
         assert_eq!(found["hello:amd64"], Found::Installed("2.10-3".to_owned()));
         assert_eq!(found["libc6"], Found::Broken("half-configured".to_owned()));
@@ -431,7 +494,15 @@ mod tests {
                     100 /var/lib/dpkg/status\nawk:\n  Installed: (none)\n  Candidate: (none)\n  Version table:\n\
                     libc6:i386:\n  Installed: (none)\n  Candidate: 2\n  Version table:\n     2 500\n";
         let offered = read_policy(text);
-        assert_eq!(offered.0["hello"], ["2.10-3", "2.9-1"]);
+        assert_eq!(offered.0["hello"].all, ["2.10-3", "2.9-1"]);
+        assert_eq!(offered.spelled(&Wish::parse("hello=2.9*")), "hello=2.9-1");
+        assert_eq!(offered.spelled(&Wish::parse("hello=2*")), "hello=2.10-3");
+        assert_eq!(offered.spelled(&Wish::parse("hello")), "hello");
+        let text =
+            "a:\n  Installed: (none)\n  Candidate: 1:2.3-1\n  Version table:\n     1:2.4-1 100\n     1:2.3-1 500\n";
+        assert_eq!(read_policy(text).spelled(&Wish::parse("a=2.3*")), "a=1:2.3-1");
+        assert_eq!(read_policy(text).spelled(&Wish::parse("a=2*")), "a=1:2.3-1");
+        assert_eq!(read_policy(text).spelled(&Wish::parse("a=1:2.4-1")), "a=1:2.4-1");
         assert_eq!(offered.missing(&Wish::parse("hello")), None);
         assert_eq!(offered.missing(&Wish::parse("hello=2.9*")), None);
         assert_eq!(offered.missing(&Wish::parse("awk")), Some(Missing::Virtual("awk".to_owned())));
@@ -445,7 +516,10 @@ mod tests {
     fn removals() {
         let text =
             "Reading package lists...\nThe following packages will be REMOVED:\n  a b*\n  c\nThe following NEW:\n  d\n";
-        assert_eq!(removed(text), ["a", "b", "c"]);
+        assert_eq!(named_after(text, "will be REMOVED:"), ["a", "b", "c"]);
+        let text =
+            "The following packages have unmet dependencies:\n a : Depends: b (>= 2) but 1 is to be installed\nE: x\n";
+        assert_eq!(unmet(text), ["a : Depends: b (>= 2) but 1 is to be installed"]);
         assert_eq!(simulated_removals("Remv x [1] [y ]\nRemv y [2]\nInst z\nPurg x [1]\n"), ["x", "y"]);
     }
 }

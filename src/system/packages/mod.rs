@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+pub use apt::held;
+
 use super::fs::{Lock, lock};
 use super::{Actuator, Probe};
 use crate::failure::{Failure, FailureKind};
@@ -34,7 +36,7 @@ impl Wish {
         }
     }
 
-    /// Whether an installed version is what was wished.
+    /// Whether a version is what was wished: asked of what is installed, and of what is offered.
     pub fn accepts(&self, version: &str) -> bool {
         let Some(wanted) = &self.version else { return true };
         let matches = |version: &str| match wanted.strip_suffix('*') {
@@ -57,6 +59,8 @@ pub enum Found {
     Broken(String),
     /// Installed, in this version.
     Installed(String),
+    /// The same, and somebody has forbidden to change it (`apt-mark hold`).
+    Held(String),
 }
 
 /// What to install, and how.
@@ -155,6 +159,21 @@ impl Actuator {
             Family::Apt => self.apt_remove(remove, &wait).await,
             Family::Rpm(manager) => self.rpm_remove(manager, remove, &wait).await,
         }
+    }
+
+    /// The wishes, each with the whole version that is there where it is what was wished: naming it keeps it as it is.
+    async fn as_installed(&self, wishes: &[Wish]) -> Result<Vec<Wish>, Failure> {
+        let names: Vec<&str> = wishes.iter().map(|wish| wish.name.as_str()).collect();
+        let found = self.packages(&names).await?;
+        let exact = |wish: &Wish| match found.get(&wish.name) {
+            Some(Found::Installed(version) | Found::Held(version))
+                if wish.version.is_some() && wish.accepts(version) =>
+            {
+                Wish { name: wish.name.clone(), version: Some(version.clone()) }
+            }
+            _ => wish.clone(),
+        };
+        Ok(wishes.iter().map(exact).collect())
     }
 
     async fn packages_lock(&self, wait: &Wait) -> Result<Lock, Failure> {

@@ -46,7 +46,7 @@ fn manager(name: &str) -> Program {
 
 impl Actuator {
     pub(super) async fn rpm_install(&self, name: &str, install: &Install, wait: &Wait) -> Result<(), Failure> {
-        let words: Vec<String> = install.wishes.iter().map(spelled).collect();
+        let words: Vec<String> = self.as_installed(&install.wishes).await?.iter().map(spelled).collect();
         let mut program = manager(name);
         if name == "dnf" {
             program = program
