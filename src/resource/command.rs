@@ -47,7 +47,7 @@ crate::kind! {
         changes: bool = true,
         /// Only looks, and is run again and again until it ends well; fails when it does not within this time.
         within: Option<Duration>,
-        /// The pause between two tries, with `within`.
+        /// The longest pause between two tries, with `within`: they begin at 50 ms and double.
         every: Duration = Duration::from_secs(1),
     }
     results {

@@ -19,6 +19,8 @@ pub(super) struct Patience {
 
 /// The shortest pause between tries: more would be load, not looking.
 const LEAST_EVERY: Duration = Duration::from_millis(10);
+/// The pause after the first try that failed; each further one is twice as long, up to `every`. What was just started is up soon.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 impl Patience {
     /// What a playbook may not ask for.
@@ -45,6 +47,7 @@ impl Patience {
     {
         let deadline = Instant::now() + self.within;
         let (mut well, mut last) = (0, None);
+        let mut pauses = self.pauses();
         loop {
             match timeout_at(deadline, attempt()).await {
                 Ok(Ok(found)) => {
@@ -61,11 +64,18 @@ impl Patience {
                 }
                 Err(_) => return Err(self.over(last, "the last try did not come to an end")),
             }
-            if deadline.saturating_duration_since(Instant::now()) <= self.every {
+            // In a row means one each `every`.
+            let pause = if well > 0 { self.every } else { pauses.next().unwrap_or(self.every) };
+            if deadline.saturating_duration_since(Instant::now()) <= pause {
                 return Err(self.over(last, "there was no try"));
             }
-            sleep(self.every).await;
+            sleep(pause).await;
         }
+    }
+
+    /// The pauses after tries that failed.
+    fn pauses(self) -> impl Iterator<Item = Duration> {
+        std::iter::successors(Some(FIRST_PAUSE.min(self.every)), move |pause| Some((*pause * 2).min(self.every)))
     }
 
     fn over(self, last: Option<Failure>, otherwise: &str) -> Failure {
@@ -75,5 +85,21 @@ impl Patience {
             None => limit.because(otherwise),
         }
         .hint("raise it when this host needs longer: `within = 2m`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_what_is_asked() {
+        let of = |every: u64| {
+            let patience = Patience { within: Duration::from_secs(30), every: Duration::from_millis(every), times: 1 };
+            patience.pauses().map(|pause| pause.as_millis()).take(7).collect::<Vec<_>>()
+        };
+        assert_eq!(of(2000), [50, 100, 200, 400, 800, 1600, 2000]);
+        assert_eq!(of(100), [50, 100, 100, 100, 100, 100, 100]);
+        assert_eq!(of(20), [20; 7]);
     }
 }

@@ -22,7 +22,7 @@ crate::kind! {
         within: Duration = Duration::from_secs(30),
         /// How many times in a row it must take a connection.
         times: i64 = 1,
-        /// The pause between two tries.
+        /// The longest pause between two tries: after ones that fail it begins at 50 ms and doubles.
         every: Duration = Duration::from_secs(1),
         /// How long one try may take.
         connect_timeout: Duration = Duration::from_secs(3),

@@ -64,7 +64,7 @@ crate::kind! {
         old_workers: OldWorkers = OldWorkers::Gone,
         /// How long to wait.
         within: Duration = Duration::from_secs(30),
-        /// The pause between two tries.
+        /// The longest pause between two tries: after ones that fail it begins at 50 ms and doubles.
         every: Duration = Duration::from_millis(200),
         /// How long one answer may take.
         request_timeout: Duration = Duration::from_secs(5),
