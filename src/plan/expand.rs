@@ -356,9 +356,11 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
     /// The arguments as they were declared, and whether all of them could be evaluated.
     fn args(&mut self, def: &'p StepDef, at: &str) -> (BTreeMap<String, Arg>, bool) {
         let (mut args, mut sound) = (BTreeMap::new(), true);
-        for (name, value) in &def.args {
-            let Some(field) = def.schema.field(&name.text) else { continue };
-            match self.param(field, value, at) {
+        let fields = def.args.iter().filter_map(|(name, value)| Some((name, value, def.schema.field(&name.text)?)));
+        // What a folder leaves out depends on the other arguments.
+        let (folders, others): (Vec<_>, Vec<_>) = fields.partition(|(_, _, field)| field.kind == ParamType::Tree);
+        for (name, value, field) in others.into_iter().chain(folders) {
+            match self.param(field, value, &args, at) {
                 Some(Arg::Ready(Value::Null)) => {}
                 Some(arg) => {
                     args.insert(name.text.clone(), arg);
@@ -421,8 +423,14 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         self.steps.push(Step { id, kind, title, args, when, notify, register, limit, ignore_failure, at });
     }
 
-    /// The value of a parameter, by its type.
-    pub(super) fn param(&mut self, field: &FieldSpec, value: &Expr, at: &str) -> Option<Arg> {
+    /// The value of a parameter, by its type; `args` are those that are known already.
+    pub(super) fn param(
+        &mut self,
+        field: &FieldSpec,
+        value: &Expr,
+        args: &BTreeMap<String, Arg>,
+        at: &str,
+    ) -> Option<Arg> {
         if let (ParamType::Choice(_) | ParamType::List(ParamType::Choice(_)), ExprKind::Name(word)) =
             (field.kind, &value.kind)
             && (!self.scope.binds(word) || (field.kind.has_word(word) && word == "host"))
@@ -453,7 +461,14 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         let mut place = Place { playbook: self.playbook, sources, contents, span: value.span };
         match field.kind {
             ParamType::File => files.blob(&path, &mut place, errors).map(|blob| Arg::Ready(Value::Blob(blob))),
-            ParamType::Tree => files.tree(&path, &mut place, errors).map(|tree| Arg::Ready(Value::Tree(tree))),
+            ParamType::Tree => {
+                let dockerfile = match args.get("dockerfile") {
+                    Some(Arg::Ready(Value::Str(name))) => name,
+                    _ => "Dockerfile",
+                };
+                let tree = files.context(&path, dockerfile, &mut place, errors);
+                tree.map(|tree| Arg::Ready(Value::Tree(tree)))
+            }
             _ => files.template(&path, &mut place, &mut self.scope, at, errors),
         }
     }

@@ -1,10 +1,12 @@
 //! Files beside the playbook: found, read once, hashed; templates rendered.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::errors::Errors;
+use super::ignore::Ignore;
 use super::late::{Late, LateSource};
 use super::model::{Arg, Contents};
 use super::scope::{Known, Scope};
@@ -29,7 +31,8 @@ const MARK: &str = "@the-generation-of-this-tree@";
 #[derive(Default)]
 pub(super) struct Files {
     blobs: BTreeMap<PathBuf, Blob>,
-    trees: BTreeMap<PathBuf, Tree>,
+    /// Folders, and build contexts with the name of their Dockerfile.
+    trees: BTreeMap<(PathBuf, Option<String>), Tree>,
     templates: BTreeMap<PathBuf, Template>,
     /// Whether a file of a tree of templates is text: what is not goes as it is.
     texts: BTreeMap<Digest, bool>,
@@ -91,15 +94,35 @@ impl Files {
     /// A folder's tree.
     pub(super) fn tree(&mut self, relative: &str, place: &mut Place, errors: &mut Errors) -> Option<Tree> {
         let path = place.find(relative, errors)?;
-        if let Some(tree) = self.trees.get(&path) {
+        self.walked((path, None), place, errors)
+    }
+
+    /// The tree of a build context, without what its `.dockerignore` leaves out.
+    pub(super) fn context(
+        &mut self,
+        relative: &str,
+        dockerfile: &str,
+        place: &mut Place,
+        errors: &mut Errors,
+    ) -> Option<Tree> {
+        let path = place.find(relative, errors)?;
+        self.walked((path, Some(dockerfile.to_owned())), place, errors)
+    }
+
+    /// A folder as it was walked once; with the name of a Dockerfile as a build context.
+    fn walked(&mut self, of: (PathBuf, Option<String>), place: &mut Place, errors: &mut Errors) -> Option<Tree> {
+        if let Some(tree) = self.trees.get(&of) {
             return Some(tree.clone());
         }
+        let (path, dockerfile) = &of;
         let mut entries = Vec::new();
-        match walk(&path, "", &mut entries, place.contents) {
+        let ignore = dockerfile.as_ref().map_or_else(|| Ok(Ignore::default()), |name| ignore_of(path, name));
+        let walked = ignore.and_then(|ignore| walk(path, "", &ignore, &mut entries, place.contents));
+        match walked {
             Ok(()) => {
                 entries.sort_by(|left: &TreeEntry, right| left.path.cmp(&right.path));
                 let tree = Tree { entries };
-                self.trees.insert(path, tree.clone());
+                self.trees.insert(of, tree.clone());
                 Some(tree)
             }
             Err(message) => {
@@ -331,9 +354,27 @@ fn read_blob(path: &Path) -> Result<Blob, String> {
     Ok(Blob { digest: Digest::of(&bytes), len: bytes.len() as u64 })
 }
 
+/// What the `.dockerignore` of a build context leaves out.
+fn ignore_of(folder: &Path, dockerfile: &str) -> Result<Ignore, String> {
+    let path = folder.join(".dockerignore");
+    match std::fs::read(&path) {
+        Ok(bytes) => Ignore::parse(&String::from_utf8_lossy(&bytes), dockerfile)
+            .map_err(|message| format!("{}: {message}", path.display())),
+        // What is no folder is told by the walk.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Ignore::default()),
+        Err(error) => Err(format!("cannot read {}: {}", path.display(), reason(&error))),
+    }
+}
+
 /// Everything below a folder. Links are kept as links, and must stay inside by their text: a context that reaches out would
 /// carry files of the controller away.
-fn walk(folder: &Path, below: &str, entries: &mut Vec<TreeEntry>, contents: &mut Contents) -> Result<(), String> {
+fn walk(
+    folder: &Path,
+    below: &str,
+    ignore: &Ignore,
+    entries: &mut Vec<TreeEntry>,
+    contents: &mut Contents,
+) -> Result<(), String> {
     let say = |error: std::io::Error| format!("cannot read {}: {}", folder.display(), reason(&error));
     if !std::fs::metadata(folder).map_err(say)?.is_dir() {
         return Err(format!("{} is not a folder", folder.display()));
@@ -346,12 +387,18 @@ fn walk(folder: &Path, below: &str, entries: &mut Vec<TreeEntry>, contents: &mut
             .map_err(|name| format!("{}: the name {} is not UTF-8", folder.display(), name.to_string_lossy()))?;
         let path = if below.is_empty() { name } else { format!("{below}/{name}") };
         let kind = entry.file_type().map_err(say)?;
+        if ignore.ignores(&path) {
+            if kind.is_dir() && !ignore.leaves_all_of(&path) {
+                walk(&entry.path(), &path, ignore, entries, contents)?;
+            }
+            continue;
+        }
         if entries.len() >= MOST_ENTRIES {
             return Err(format!("{} has more than 100,000 entries", folder.display()));
         }
         if kind.is_dir() {
             entries.push(TreeEntry { path: path.clone(), kind: TreeEntryKind::Directory });
-            walk(&entry.path(), &path, entries, contents)?;
+            walk(&entry.path(), &path, ignore, entries, contents)?;
         } else if kind.is_symlink() {
             let target = std::fs::read_link(entry.path()).map_err(say)?.to_string_lossy().into_owned();
             let depth = path.matches('/').count();

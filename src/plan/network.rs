@@ -77,7 +77,7 @@ impl Expander<'_, '_, '_> {
             if args.contains_key(&setting.text) {
                 continue;
             }
-            match self.param(field, value, at) {
+            match self.param(field, value, &BTreeMap::new(), at) {
                 Some(Arg::Ready(Value::Null)) | None => {}
                 Some(arg) => {
                     args.insert(setting.text.clone(), arg);
@@ -174,7 +174,7 @@ impl Expander<'_, '_, '_> {
                 let found = network.settings.iter().find(|(name, _)| name.text == setting);
                 if let (Some((_, value)), Some(field)) = (found, def.schema.field(setting))
                     && !args.contains_key(setting)
-                    && let Some(arg) = self.param(field, value, at)
+                    && let Some(arg) = self.param(field, value, &BTreeMap::new(), at)
                     && arg != Arg::Ready(Value::Null)
                 {
                     args.insert(setting.to_owned(), arg);

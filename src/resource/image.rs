@@ -72,8 +72,9 @@ crate::kind! {
     /// Keeps an image as declared: built from a folder with a Dockerfile, or a fresh Debian root.
     ///
     /// What went in is stored on the image. It is built anew only when that differs: a file of the context, an argument, or
-    /// the image that its `FROM` names. A Debian root is made once per machine and kept in `/var/cache/fanli/bootstrap` until
-    /// what is declared differs; remove the file there for a fresh one.
+    /// the image that its `FROM` names. What the context's `.dockerignore` leaves out is neither read nor sent, by Docker's own rules
+    /// (patterns, `**`, exceptions with `!`, the last one decides). A Debian root is made once per machine and kept in
+    /// `/var/cache/fanli/bootstrap` until what is declared differs; remove the file there for a fresh one.
     ///
     /// The example presumes debootstrap on the host (`package "debootstrap"`) and a Debian mirror.
     pub struct Image = "image" {
