@@ -200,6 +200,8 @@ fn host_run(question: Question, run: &str, title: &str, options: RunOptions) -> 
         limit: None,
         ignore_failure: true,
         at: String::new(),
+        followers: 0,
+        in_rollout: false,
     });
     let target = Target { host: host.clone(), node: None };
     let target = TargetPlan { target, steps: steps.collect(), handlers: Vec::new() };

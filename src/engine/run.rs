@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 use super::blobs::Blobs;
+use super::open::{Open, judge};
 use super::pending::{self, Pending};
 use super::step::{Before, Prepared, carry_out, hands, prepare};
 use crate::event::{EventKind, Outcome, StepRef, Tally, Target};
@@ -178,6 +179,8 @@ struct Course<'a> {
     /// Notified handlers in the order of notification.
     notified: Vec<String>,
     pending: Pending,
+    /// What the next steps decide about.
+    open: Option<Open>,
 }
 
 impl Runner {
@@ -249,6 +252,7 @@ impl Runner {
             unapplied_results: BTreeSet::new(),
             notified,
             pending,
+            open: None,
         };
         let mut whole = true;
         for step in &plan.steps {
@@ -375,8 +379,8 @@ impl Runner {
             handler,
         };
         let wanted: Vec<String> = step.notify.iter().filter(|name| !course.notified.contains(name)).cloned().collect();
-        let (reference, done) = match prepare(step, &before, &self.blobs) {
-            Prepared::Ended(outcome, title) => (reference(title), outcome.into()),
+        let (reference, ready, done) = match prepare(step, &before, &self.blobs) {
+            Prepared::Ended(outcome, title) => (reference(title), None, outcome.into()),
             Prepared::Ready(ready) => {
                 let reference = reference(ready.title.clone());
                 self.say(EventKind::StepStarted { step: reference.clone() });
@@ -385,10 +389,12 @@ impl Runner {
                     if wanted.is_empty() { Ok(()) } else { course.pending.write(hands, &notes) }
                 };
                 let probe = self.probe(step.id);
-                (reference, carry_out(&ready, step, self.options, &before, &probe, &announce).await)
+                let done = carry_out(&ready, step, self.options, &before, &probe, &announce).await;
+                (reference, Some(ready), done)
             }
         };
         let super::step::Done { outcome, output } = done;
+        let outcome = judge(&mut course.open, step, ready, outcome, self.options, &self.probe(step.id)).await;
         let outcome = match outcome {
             Outcome::Failed(failure, change) if step.ignore_failure => Outcome::Ignored(failure, change),
             outcome => outcome,

@@ -33,7 +33,7 @@ pub(super) struct Before<'a> {
 /// A step whose arguments are evaluated.
 pub(super) struct Ready {
     pub(super) title: String,
-    kind: Kind,
+    pub(super) kind: Kind,
 }
 
 /// What became of preparing a step.
@@ -128,6 +128,11 @@ fn behind(late: &Late, before: &Before) -> Option<String> {
 /// Hands to change the host with; check mode has none.
 pub(super) fn hands(options: RunOptions, probe: &Probe) -> Option<Actuator> {
     (!options.check).then(|| Actuator::new(probe))
+}
+
+/// Whether the run changes anything.
+pub(super) fn applies(options: RunOptions) -> bool {
+    !options.check
 }
 
 /// How a step ended, with its result's fields.

@@ -284,7 +284,7 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
 
     fn step(&mut self, def: &'p StepDef) {
         self.shared.errors.task();
-        let tags = self.enter_tags(&def.common);
+        let (tags, own) = (self.enter_tags(&def.common), self.steps.len());
         if self.selected() {
             match self.condition(def.common.when.as_ref()) {
                 Some(pushed) => {
@@ -295,8 +295,13 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
             }
         }
         self.tags.truncate(tags);
+        let behind = self.steps.len();
         for follower in &def.followers {
             self.step(follower);
+        }
+        let followers = u32::try_from(self.steps.len() - behind).unwrap_or(u32::MAX);
+        if let Some(step) = self.steps.get_mut(own).filter(|_| behind == own + 1) {
+            step.followers = followers;
         }
     }
 
@@ -420,7 +425,20 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         let kind = def.schema.name.to_owned();
         let id = self.next_id;
         self.next_id += 1;
-        self.steps.push(Step { id, kind, title, args, when, notify, register, limit, ignore_failure, at });
+        self.steps.push(Step {
+            id,
+            kind,
+            title,
+            args,
+            when,
+            notify,
+            register,
+            limit,
+            ignore_failure,
+            at,
+            followers: 0,
+            in_rollout: false,
+        });
     }
 
     /// The value of a parameter, by its type; `args` are those that are known already.

@@ -105,6 +105,10 @@ pub struct Step {
     pub ignore_failure: bool,
     /// `path:line` of the task.
     pub at: String,
+    /// How many of the steps behind it belong to it: what it changed is confirmed when they have gone well, and put back otherwise.
+    pub followers: u32,
+    /// Whether a rollout puts back what it changed, together with everything else.
+    pub in_rollout: bool,
 }
 
 /// An argument.

@@ -54,6 +54,15 @@ macro_rules! kinds {
             fn apply(&self, change: &Change, hands: &Actuator) -> impl Future<Output = Result<Map, Failure>> + Send {
                 async move { match self { $(Self::$name(kind) => kind.apply(change, hands).await),+ } }
             }
+            fn is_open(&self, probe: &Probe) -> impl Future<Output = Result<bool, Failure>> + Send {
+                async move { match self { $(Self::$name(kind) => kind.is_open(probe).await),+ } }
+            }
+            fn confirm(&self, hands: &Actuator) -> impl Future<Output = Result<(), Failure>> + Send {
+                async move { match self { $(Self::$name(kind) => kind.confirm(hands).await),+ } }
+            }
+            fn put_back(&self, failure: Failure, hands: &Actuator) -> impl Future<Output = Failure> + Send {
+                async move { match self { $(Self::$name(kind) => kind.put_back(failure, hands).await),+ } }
+            }
         }
     };
 }

@@ -103,6 +103,22 @@ pub trait Resource: Sized + Send + Sync {
     /// Makes it so. `change` is the difference that was printed. May be killed at any instruction and simply run again.
     /// The map is the step's result for later expressions.
     fn apply(&self, change: &Change, hands: &Actuator) -> impl Future<Output = Result<Map, Failure>> + Send;
+
+    /// Whether an earlier run was killed before it confirmed or put back what it had applied.
+    fn is_open(&self, _probe: &Probe) -> impl Future<Output = Result<bool, Failure>> + Send {
+        async { Ok(false) }
+    }
+
+    /// Shows that what was applied lasts, and lets go of what there was before: the steps that belong to it went well.
+    fn confirm(&self, _hands: &Actuator) -> impl Future<Output = Result<(), Failure>> + Send {
+        async { Ok(()) }
+    }
+
+    /// Brings back what there was before `apply`, as that failed or a step that belongs to it; adds to the failure what is known of why,
+    /// and what is there now.
+    fn put_back(&self, failure: Failure, _hands: &Actuator) -> impl Future<Output = Failure> + Send {
+        async { failure }
+    }
 }
 
 /// The declared parameters of a kind; made by [`kind!`](crate::kind).

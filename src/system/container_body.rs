@@ -218,6 +218,22 @@ impl Probe {
     }
 }
 
+impl Probe {
+    /// The real places of directories that a container has mounted, without symbolic links; `None` for one that is not there.
+    ///
+    /// # Errors
+    /// One of them does not answer in time.
+    pub async fn real_places(&self, paths: Vec<String>) -> Result<Vec<Option<String>>, Failure> {
+        let named = paths.join(", ");
+        let real = |path: String| std::fs::canonicalize(path).ok()?.into_os_string().into_string().ok();
+        let look = tokio::task::spawn_blocking(move || paths.into_iter().map(real).collect());
+        match tokio::time::timeout(SOURCE, look).await {
+            Ok(done) => done.context("cannot look at the sources of mounts"),
+            Err(_) => Err(Failure::timeout("mount source", SOURCE).within(format!("cannot look at {named}"))),
+        }
+    }
+}
+
 fn look_at_source(path: &str) -> Result<String, Failure> {
     use std::os::unix::fs::MetadataExt;
 

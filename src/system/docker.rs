@@ -108,6 +108,8 @@ pub struct Container {
     pub nano_cpus: u64,
     /// Its restart policy in the daemon's words.
     pub restart: String,
+    /// Directories of the host that it was made with: what the daemon mounts at each start, by the place in the container.
+    pub mounts: BTreeMap<String, String>,
 }
 
 /// What is known of one image.
@@ -183,6 +185,16 @@ struct RawHost {
     memory: i64,
     nano_cpus: i64,
     restart_policy: RawRestart,
+    mounts: Option<Vec<RawMount>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct RawMount {
+    #[serde(rename = "Type")]
+    kind: String,
+    source: String,
+    target: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -443,6 +455,14 @@ impl Docker {
             memory: u64::try_from(raw.host_config.memory).unwrap_or(0),
             nano_cpus: u64::try_from(raw.host_config.nano_cpus).unwrap_or(0),
             restart: raw.host_config.restart_policy.name,
+            mounts: raw
+                .host_config
+                .mounts
+                .into_iter()
+                .flatten()
+                .filter(|mount| mount.kind == "bind")
+                .map(|mount| (mount.target, mount.source))
+                .collect(),
         }))
     }
 

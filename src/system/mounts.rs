@@ -46,6 +46,14 @@ impl Probe {
         Ok(MountTable::parse(&table.ok_or_else(|| Failure::new("/proc is not mounted"))?))
     }
 
+    /// The mounts that another process sees; `None` when it has ended.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn mounts_of(&self, pid: u32) -> Result<Option<MountTable>, Failure> {
+        Ok(self.read_small(format!("/proc/{pid}/mountinfo"))?.map(|table| MountTable::parse(&table)))
+    }
+
     /// Processes of this mount namespace that work in or below a path or hold something open there: number and name, the first
     /// few. A help for messages: who cannot be looked at is left out.
     pub fn users_of(&self, path: &str) -> Vec<String> {

@@ -6,6 +6,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::Probe;
+use super::procfs::Stat;
 use crate::failure::Failure;
 
 /// A moment of one run of the kernel. Steps of the wall clock do not touch it, and it goes on while the host sleeps.
@@ -54,10 +55,21 @@ impl Probe {
     pub fn moment(&self) -> Result<Moment, Failure> {
         let boot = self.read_small("/proc/sys/kernel/random/boot_id")?;
         let boot = boot.ok_or_else(|| Failure::new("this host does not tell when it was started"))?.trim().to_owned();
-        let since = clock_gettime(ClockId::Boottime);
-        let (seconds, nanos) = (u64::try_from(since.tv_sec).unwrap_or(0), u64::try_from(since.tv_nsec).unwrap_or(0));
-        Ok(Moment { boot, millis: seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000) })
+        Ok(Moment { boot, millis: since_boot() })
     }
+
+    /// How long a process has been running; `None` when it has ended.
+    pub fn age_of(&self, pid: u32) -> Option<Duration> {
+        let started = Stat::read(pid)?.ticks.saturating_mul(10);
+        Some(Duration::from_millis(since_boot().saturating_sub(started)))
+    }
+}
+
+/// Milliseconds since the host was started.
+fn since_boot() -> u64 {
+    let since = clock_gettime(ClockId::Boottime);
+    let (seconds, nanos) = (u64::try_from(since.tv_sec).unwrap_or(0), u64::try_from(since.tv_nsec).unwrap_or(0));
+    seconds.saturating_mul(1000).saturating_add(nanos / 1_000_000)
 }
 
 #[cfg(test)]

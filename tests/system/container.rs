@@ -29,7 +29,7 @@ fn sleeper(name: &str, more: &[(&'static str, Value)]) -> Task {
         ("name", text(name)),
         ("image", text("fanli/example:1")),
         ("command", list(&["sleep", "600"])),
-        ("stop_timeout", Value::Duration(std::time::Duration::from_secs(1))),
+        ("stop_timeout", Value::Duration(std::time::Duration::ZERO)),
     ];
     task("container", base.into_iter().chain(more.iter().cloned()))
 }
@@ -53,7 +53,7 @@ fn a_container_is_made_kept_and_mended() {
     second.no_change();
     println!("second look at a container: {} us", second.observe_us);
 
-    // Every declared field that differs is named, alone, and leads to a new container; taking it out again as well.
+    // Every declared field that differs is named, alone, and leads to a new container; taking them out again as well.
     let cases: Vec<(&'static str, Value)> = vec![
         ("command", list(&["sleep", "601"])),
         ("entrypoint", list(&["/bin/busybox"])),
@@ -82,14 +82,17 @@ fn a_container_is_made_kept_and_mended() {
         ("log_files", Value::Int(5)),
     ];
     let id = || host.must("docker inspect -f '{{.Id}}' fdk-a");
+    let mut names: Vec<&str> = cases.iter().map(|(field, _)| *field).collect();
+    names.sort_unstable();
+    let mut all = plain.clone();
     for (field, value) in cases {
         let before = id();
-        let changed = drive.one(&sleeper("fdk-a", &[(field, value.clone())]));
-        assert_eq!(changed.fields(), [field]);
+        all.args.insert(field.to_owned(), value);
+        assert_eq!(drive.one(&all).fields(), [field]);
         assert_ne!(id(), before, "{field} did not lead to a new container");
-        drive.one(&sleeper("fdk-a", &[(field, value)])).no_change();
-        assert_eq!(drive.one(&plain).fields(), [field], "taking {field} out");
+        drive.one(&all).no_change();
     }
+    assert_eq!(drive.one(&plain).fields(), names, "taking them out");
     assert_eq!(host.must("docker ps -a --format '{{.Names}}'"), "fdk-a");
 
     // Drift by hand: stopped, paused, updated.
@@ -118,12 +121,14 @@ fn a_container_is_made_kept_and_mended() {
     assert_eq!(host.must("docker ps -aq"), "");
     drive.one(&sleeper("fdk-a", &[("state", text("absent"))])).no_change();
 
-    // What a killed run leaves is cleaned by the next.
+    // What a killed run leaves is cleaned by the next; the only one there is comes back to its name.
     drive.one(&plain).fields();
     host.must("docker create --name fdk-a.fanli-new --label fanli.spec={} fanli/example:1 sleep 1");
     assert_eq!(drive.one(&plain).fields(), ["leftover"]);
+    let only = id();
     host.must("docker rename fdk-a fdk-a.fanli-old");
-    assert!(drive.one(&plain).change.is_some());
+    assert_eq!(drive.one(&plain).fields(), ["leftover"]);
+    assert_eq!(id(), only);
     assert_eq!(host.must("docker ps -a --format '{{.Names}}'"), "fdk-a");
     drive.one(&plain).no_change();
 
@@ -141,6 +146,32 @@ fn a_container_is_made_kept_and_mended() {
         assert_eq!(id(), before);
     }
     assert!(!host.sh("test -e /data/web/missing").status.success());
+
+    // A program that ends at once, by itself or after a moment, is never one that runs; and one that Docker starts again and again.
+    for (script, restart) in
+        [("exit 3", "no"), ("sleep 0.4; exit 3", "no"), ("exit 3", "always"), ("sleep 0.4", "always")]
+    {
+        let command = list(&["sh", "-c", &format!("echo already running; {script}")]);
+        let failed = drive.one(&sleeper("fdk-a", &[("command", command), ("restart", text(restart))]));
+        let said = failed.failed().to_string();
+        assert!(said.contains("already running") && said.contains("has been put back"), "{said}");
+        assert_eq!(id(), before, "{script}, {restart}");
+    }
+    // The same of one that is started again as it is: what it left in its own files stops it.
+    let once = "[ ! -e /tmp/pid ] || { echo already running; exit 1; }; echo 1 > /tmp/pid; exec sleep 600";
+    let once = sleeper("fdk-o", &[("command", list(&["sh", "-c", once])), ("restart", text("no"))]);
+    drive.one(&once).fields();
+    host.must("docker kill fdk-o");
+    let failed = drive.one(&once);
+    assert!(failed.failed().to_string().contains("did not stay up"), "{}", failed.failed());
+    assert!(failed.failed().to_string().contains("already running"), "{}", failed.failed());
+    host.must("docker rm -f fdk-o");
+    host.must("docker rm -f fdk-a; docker run -d --name fdk-a --restart always --label fanli.spec={} fanli/example:1 sh -c 'sleep 2'");
+    host.must(
+        "for n in $(seq 100); do [ $(docker inspect -f '{{.RestartCount}}' fdk-a) = 0 ] || break; sleep 0.1; done",
+    );
+    assert!(look.one(&plain).fields().contains(&"state".to_owned()));
+    assert!(drive.one(&plain).change.is_some());
 
     // Another's container is not touched, unless asked for.
     host.must("docker run -d --name fdk-b --net none fanli/example:1 sleep 600");
@@ -164,6 +195,80 @@ fn a_container_is_made_kept_and_mended() {
     drive.one(&web).fields();
     assert_eq!(host.must("sleep 0.3; busybox wget -qO- http://127.0.0.1:8080/"), "two");
     drive.one(&web).no_change();
+}
+
+#[test]
+fn a_container_sees_the_directories_that_are_declared() {
+    let hosts = Hosts::start("s", 1);
+    let host = &hosts.hosts[0];
+    let drive = host.drive();
+    host.must(
+        "mount --make-shared /data; mkdir -p /data/site/releases/1 /data/site/releases/2 /data/share /data/swapped/conf /data/victim; \
+         for n in 1 2; do echo release $n > /data/site/releases/$n/page; done; ln -s releases/1 /data/site/current; \
+         touch /data/victim/secret",
+    );
+    let mounts = [arrow("/data/site/current", "/www", &["read_only"]), arrow("/data/share", "/share", &["slave"])];
+    let site = sleeper("fdk-v", &[("mounts", Value::List(mounts.to_vec()))]);
+    let sees = |inside: &str| host.must(&format!("docker exec fdk-v cat {inside}"));
+    drive.one(&site).fields();
+    drive.one(&site).no_change();
+    // A link that was turned, also under one that is stopped; a directory that was made anew; one that is not there at all.
+    for (script, release) in [
+        ("ln -sfn releases/2 /data/site/current", "release 2"),
+        ("docker stop -t 0 fdk-v; ln -sfn releases/1 /data/site/current", "release 1"),
+        (
+            "mv /data/site/releases/1 /data/site/old; cp -r /data/site/old /data/site/releases/1; echo release 3 > /data/site/releases/1/page",
+            "release 3",
+        ),
+        ("rm -r /data/site/releases/1; cp -r /data/site/old /data/site/releases/1", "release 1"),
+    ] {
+        host.must(script);
+        let change = drive.one(&site).fields();
+        assert!(change.contains(&"mounts".to_owned()), "{script}: {change:?}");
+        assert_eq!(sees("/www/page"), release, "{script}");
+        drive.one(&site).no_change();
+    }
+    // With `slave` a share that is mounted later is seen; it is another one once it was mounted anew.
+    host.must("mount -t tmpfs one /data/share; echo shared > /data/share/file");
+    drive.one(&site).no_change();
+    assert_eq!(sees("/share/file"), "shared");
+    let private = sleeper("fdk-v", &[("mounts", Value::List(vec![arrow("/data/share", "/share", &[])]))]);
+    host.must("umount /data/share");
+    assert_eq!(drive.one(&private).fields(), ["mounts"]);
+    drive.one(&private).no_change();
+    host.must("mount -t tmpfs one /data/share; echo shared > /data/share/file");
+    let changed = drive.one(&private);
+    assert_eq!(changed.fields(), ["mounts"]);
+    println!("{:?}", changed.change);
+    assert_eq!(sees("/share/file"), "shared");
+    host.must("mv /data/site/current /data/site/gone");
+    println!("{}", drive.one(&site).failed());
+    host.must("docker rm -f fdk-v; umount /data/share");
+
+    // Its owner swaps a directory with a link while it is being mounted: the container never runs with what the link leads to.
+    let folder = format!("/proc/{}/root/data/swapped", host.pid);
+    let (conf, evil) = (format!("{folder}/conf"), format!("{folder}/evil"));
+    std::os::unix::fs::symlink("/data/victim", &evil).unwrap();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = renameat_with(CWD, &conf, CWD, &evil, RenameFlags::EXCHANGE);
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        for turn in 0..6 {
+            let mounts = Value::List(vec![arrow("/data/swapped/conf", "/x", &[])]);
+            let version = map(&[("TURN", &format!("{turn}"))]);
+            let report = drive.try_run(&[sleeper("fdk-r", &[("mounts", mounts), ("env", version)])]).unwrap().remove(0);
+            println!("{:?}", report.failure.map(|failure| failure.to_string()));
+            let seen = host.sh("docker exec fdk-r ls /x");
+            let seen = String::from_utf8_lossy(&seen.stdout);
+            assert!(!seen.contains("secret"), "the container was given the victim: {seen}");
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }
 
 #[test]

@@ -217,7 +217,25 @@ async fn steps(task: &Task, apply: bool, probe: &Probe, report: &mut Report) -> 
     report.observe_us = micros(started);
     report.output = observed.output;
     report.change = change::between(&kind.desired(), &observed.state);
-    let Some(change) = report.change.as_ref().filter(|_| apply) else { return Ok(()) };
+    if !apply {
+        return Ok(());
+    }
+    let done = apply_and_look(&kind, task, probe, report).await;
+    let hands = Actuator::new(probe);
+    let done = match done {
+        Ok(false) => return Ok(()),
+        Ok(true) => kind.confirm(&hands).await,
+        Err(failure) => Err(failure),
+    };
+    match done {
+        Ok(()) => Ok(()),
+        Err(failure) => Err(kind.put_back(failure, &hands).await),
+    }
+}
+
+/// Whether there is something to confirm.
+async fn apply_and_look(kind: &Kind, task: &Task, probe: &Probe, report: &mut Report) -> Result<bool, Failure> {
+    let Some(change) = &report.change else { return kind.is_open(probe).await };
     let started = Instant::now();
     report.output = kind.apply(change, &Actuator::new(probe)).await?;
     report.apply_us = micros(started);
@@ -227,6 +245,8 @@ async fn steps(task: &Task, apply: bool, probe: &Probe, report: &mut Report) -> 
         report.output.entry(name).or_insert(value);
     }
     let action = kind.nature() == Nature::Action { verify: false };
-    assert!(action || report.left.is_none(), "{} did not converge: {:?}", task.kind, report.left);
-    Ok(())
+    match &report.left {
+        Some(left) if !action => Err(Failure::new(format!("{} did not converge: {left:?}", task.kind))),
+        _ => Ok(true),
+    }
 }

@@ -44,6 +44,7 @@ mod mount;
 mod net_invariants;
 mod net_trace;
 mod sshfs;
+mod successor;
 mod package;
 mod plugs;
 mod refresh;

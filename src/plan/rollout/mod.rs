@@ -444,5 +444,7 @@ fn made<'a>(kind: &str, args: impl IntoIterator<Item = (&'a str, Value)>, at: &s
         limit: None,
         ignore_failure: false,
         at: at.to_owned(),
+        followers: 0,
+        in_rollout: true,
     }
 }

@@ -170,8 +170,9 @@ impl<'p> Planner<'_, 'p> {
             }
             planner.section(scope, on, body, given)
         };
-        let [change, reload, healthy] = [&rollout.change, &rollout.reload, &rollout.healthy]
+        let [mut change, reload, healthy] = [&rollout.change, &rollout.reload, &rollout.healthy]
             .map(|body| section(self, host, body, &generation, None));
+        change.iter_mut().for_each(|step| step.in_rollout = true);
         let [reload_back, healthy_back] =
             [&rollout.reload, &rollout.healthy].map(|body| section(self, host, body, &before, None));
         let log = rollout.access_log.as_ref().and_then(|log| self.log_of(log, carrier, node));

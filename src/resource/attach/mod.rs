@@ -1,6 +1,7 @@
 //! `attach`: an interface of a container, with its address, on the host's own network.
 
 mod addressing;
+mod again;
 mod conflict;
 mod docker;
 mod look;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 use self::segment::Segment;
 use self::wanted::{Wanted, Way};
 
+pub(super) use again::Earlier;
 pub(super) use conflict::seen_records;
 pub use conflict::{FOREIGN_ADDRESS, FOREIGN_MAC};
 pub use record::{Keeping, Named, Parted, Recorded, all_recorded};

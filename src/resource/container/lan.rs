@@ -8,23 +8,11 @@ use super::{Container, NetworkMode, RunState};
 use crate::failure::Failure;
 use crate::resource::{ArgError, Param};
 use crate::system::Probe;
-use crate::system::docker::{Container as Found, DockerHands};
 use crate::system::docker_networks::{DockerLan, docker_lan_name};
 use crate::system::netlink::Link;
 use crate::value::Value;
 
 impl Container {
-    /// Takes away the network of ours that a stopped container is on, called `name` by now, when no other one is on it.
-    pub(super) async fn leave_lan_of(&self, gone: &Found, name: &str, docker: &DockerHands) -> Result<(), Failure> {
-        let now = self.docker_lan().ok().flatten().filter(|_| self.state != RunState::Absent);
-        let left =
-            |lan: &&String| lan.starts_with(&docker_lan_name("")) && now.as_ref().is_none_or(|now| now.name != **lan);
-        for lan in gone.networks.keys().filter(left) {
-            docker.leave_lan(lan, name).await?;
-        }
-        Ok(())
-    }
-
     /// Refuses a card that is a port already: the kernel lets no macvlan stand on one, and Docker would say so only when the container
     /// as it was before had been stopped.
     pub(super) async fn refuse_card_in_bridge(&self, probe: &Probe) -> Result<(), Failure> {

@@ -1,7 +1,9 @@
 //! `container`: a container that is made anew only when what was declared for it changed.
 
+mod aside;
 mod gate;
 mod lan;
+mod mounts;
 mod place;
 mod spec;
 
@@ -15,10 +17,11 @@ use super::param::Size;
 use super::{ArgError, Observed, Param, Resource};
 use crate::change::{Change, Datum, Fields, State, Verb};
 use crate::failure::Failure;
-use crate::system::docker::{Container as Found, DockerHands, SPEC_LABEL, container_name, image_name};
+use crate::system::docker::{Container as Found, Docker, DockerHands, SPEC_LABEL, container_name, image_name};
 use crate::system::{Actuator, Probe};
 use crate::value::{Arrow, Map, Value, show_size};
 
+pub(super) use self::aside::aside;
 pub(super) use self::gate::behind as behind_gate;
 pub(super) use self::place::{Place as ContainerPlace, leftovers, source as mount_source, stays_up};
 pub(super) use self::spec::{bind, from_json, refused_source, scalar, texts, to_json};
@@ -72,7 +75,13 @@ crate::kind! {
     ///
     /// What was declared is stored on the container. It is made anew only when that differs, or when the image's name now
     /// stands for another image; the change names what differs. The new container is made beside the old one first, so
-    /// a declaration that Docker refuses leaves the old one running.
+    /// a declaration that Docker refuses leaves the old one running. The old one is then stopped and kept as `NAME.fanli-old` until the
+    /// new one has been running for a second, its `attach` blocks are done and its `healthy` holds. When one of these fails, the old one
+    /// is put back with what was attached to it, and the failure tells the new one's exit code and last lines. A run that is killed in
+    /// between is gone on with by the next.
+    ///
+    /// A container is also made anew when it does not see a directory that is declared for it: a link in its path was turned, the directory
+    /// was made anew, or a share was mounted after the container was started.
     ///
     /// The example presumes an image `fanli/example:1`, for instance from an `image` task before it.
     pub struct Container = "container" {
@@ -190,6 +199,31 @@ impl Container {
         Ok(())
     }
 
+    fn place(&self) -> Place<'_> {
+        Place { name: &self.name, run: self.state == RunState::Running, grace: self.stop_timeout }
+    }
+
+    /// The network of Docker's macvlan driver that it is to be on.
+    fn lan_in_use(&self) -> Vec<String> {
+        let lan = self.docker_lan().ok().flatten().filter(|_| self.state != RunState::Absent);
+        lan.into_iter().map(|lan| lan.name).collect()
+    }
+
+    /// What stands in its place, or was moved aside by a run that was killed.
+    async fn found(&self, docker: &Docker, probe: &Probe) -> Result<Option<Found>, Failure> {
+        match docker.container(&self.name).await? {
+            Some(found) => Ok(Some(found)),
+            None => aside::aside(&self.name, docker, probe).await,
+        }
+    }
+
+    /// Whether another container than the declared one and its predecessor stands in its place: nothing was done to it.
+    async fn is_another(&self, spec: Option<&String>, docker: &Docker, probe: &Probe) -> bool {
+        let Ok(Some(found)) = docker.container(&self.name).await else { return false };
+        let noted = aside::Note::read(&self.name, probe).ok().flatten().is_some_and(|note| note.id == found.id);
+        found.labels.get(SPEC_LABEL) != spec && !noted
+    }
+
     /// Makes the new container beside the old one, then lets it take its place.
     async fn replace(&self, old: Option<&Found>, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
         let mut body = self.body()?;
@@ -210,13 +244,16 @@ impl Container {
         if let Some(lan) = self.docker_lan().map_err(|error| Failure::new(error.message))? {
             docker.ensure_lan(&lan).await?;
         }
-        let place = Place { name: &self.name, run: self.state == RunState::Running, grace: self.stop_timeout };
-        place.take(old, body.into_request(), docker, hands).await?;
-        if let Some(old) = old {
-            self.leave_lan_of(old, &place.old_name(), docker).await?;
-            docker.remove(&old.id).await?;
+        self.place().take(old, body.into_request(), docker, hands).await
+    }
+
+    /// Removes what a killed run has made and not put into its place.
+    async fn clear(&self, docker: &DockerHands) -> Result<(), Failure> {
+        let [new_name, _] = place::leftovers(&self.name);
+        match docker.container(&new_name).await?.filter(|left| left.labels.contains_key(SPEC_LABEL)) {
+            Some(left) => self.place().remove(&left, &self.lan_in_use(), docker).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -296,7 +333,7 @@ impl Resource for Container {
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
         self.refuse_card_in_bridge(probe).await?;
         let docker = probe.docker()?;
-        let Some(found) = docker.container(&self.name).await? else { return Ok(State::Absent.into()) };
+        let Some(found) = self.found(&docker, probe).await? else { return Ok(State::Absent.into()) };
         let spec = found.labels.get(SPEC_LABEL);
         if spec.is_none() && !self.adopt {
             return Err(Failure::new(format!("container {} exists, and fanli did not make it", self.name))
@@ -323,46 +360,47 @@ impl Resource for Container {
         fields.insert("cpus".to_owned(), some(found.nano_cpus, Cpus(found.nano_cpus / 1_000_000).show()));
         fields.insert("restart".to_owned(), found.restart.replace('-', "_").into());
 
+        let mut strayed = self.strayed(&found, probe).await?;
+        if let Some(Datum::Value(Value::List(mounts))) = fields.get_mut("mounts") {
+            mounts.iter_mut().for_each(|mount| *mount = strayed.remove(&mount.to_string()).unwrap_or(mount.clone()));
+        }
+
         let state = match found.status.as_str() {
             "exited" | "created" | "dead" => "stopped",
+            "running" if place::comes_and_goes(&found, probe) => "restarting",
             other => other,
         };
         fields.insert("state".to_owned(), state.into());
         if (self.gate || self.tools) && gate::installed(probe)? {
             fields.insert(gate::FIELD.to_owned(), "in place".into());
         }
-        for name in place::leftovers(&self.name) {
-            if docker.container(&name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
-                fields.insert("leftover".to_owned(), name.into());
-            }
+        let [new_name, _] = place::leftovers(&self.name);
+        if found.name != self.name {
+            fields.insert("leftover".to_owned(), found.name.as_str().into());
+        } else if docker.container(&new_name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
+            fields.insert("leftover".to_owned(), new_name.into());
         }
         Ok(Observed { state: State::Present(fields), output: output(&found) })
     }
 
     async fn apply(&self, change: &Change, hands: &Actuator) -> Result<Map, Failure> {
         let docker = hands.docker_hands()?;
-        let found = docker.container(&self.name).await?;
-        for name in place::leftovers(&self.name) {
-            if let Some(left) = docker.container(&name).await?.filter(|left| left.labels.contains_key(SPEC_LABEL)) {
-                self.leave_lan_of(&left, &name, &docker).await?;
-                docker.remove(&name).await?;
-            }
-        }
+        let found = self.place().reclaim(&docker, hands).await?;
+        self.clear(&docker).await?;
         if (self.gate || self.tools) && change.verb != Verb::Remove {
             gate::install(hands)?;
         }
         if change.verb == Verb::Remove {
-            docker.stop(&self.name, self.stop_timeout).await?;
             if let Some(found) = &found {
-                self.leave_lan_of(found, &self.name, &docker).await?;
+                self.place().remove(found, &[], &docker).await?;
             }
-            docker.remove(&self.name).await?;
+            self.place().let_go(&[], &docker, hands).await?;
             return Ok(Map::new());
         }
         match &found {
             Some(found) if !needs_replacing(change) => match self.state {
                 RunState::Running if found.status == "paused" => docker.unpause(&self.name).await?,
-                RunState::Running if found.status != "running" => docker.start(&self.name).await?,
+                RunState::Running if found.status != "running" => place::start(&self.name, &docker, hands).await?,
                 RunState::Stopped => docker.stop(&self.name, self.stop_timeout).await?,
                 RunState::Running | RunState::Absent => {}
             },
@@ -371,10 +409,43 @@ impl Resource for Container {
         let Some(found) = docker.container(&self.name).await? else {
             return Err(Failure::new(format!("container {} went away while it was being made", self.name)));
         };
-        if self.state == RunState::Running {
-            place::stays_up(&found, &docker).await?;
-        }
         Ok(output(&found))
+    }
+
+    async fn is_open(&self, probe: &Probe) -> Result<bool, Failure> {
+        if self.state == RunState::Absent || aside::is_noted(&self.name, probe)? {
+            return Ok(self.state != RunState::Absent);
+        }
+        let docker = probe.docker()?;
+        Ok(aside::aside(&self.name, &docker, probe).await?.is_some())
+    }
+
+    async fn confirm(&self, hands: &Actuator) -> Result<(), Failure> {
+        let docker = hands.docker_hands()?;
+        match self.state {
+            RunState::Running => place::stays_up(&self.name, &docker, hands).await?,
+            RunState::Stopped => {}
+            RunState::Absent => return Ok(()),
+        }
+        self.place().let_go(&self.lan_in_use(), &docker, hands).await
+    }
+
+    async fn put_back(&self, failure: Failure, hands: &Actuator) -> Failure {
+        let docker = match hands.docker_hands() {
+            Ok(docker) => docker,
+            Err(wrong) => return failure.because(wrong),
+        };
+        let spec = self.body().ok().and_then(|body| body.labels.get(SPEC_LABEL).cloned());
+        let failure = place::with_state(failure, &self.name, spec.as_ref(), &docker, hands).await;
+        if self.state == RunState::Absent || self.is_another(spec.as_ref(), &docker, hands).await {
+            return failure;
+        }
+        match self.place().bring_back(&docker, hands).await {
+            Ok(None) => failure,
+            Ok(Some(true)) => failure.because("the container as it was before has been put back, and runs"),
+            Ok(Some(false)) => failure.because("the container as it was before has been put back, stopped as it was"),
+            Err(wrong) => failure.because(format!("the container as it was before could not be put back: {wrong}")),
+        }
     }
 }
 

@@ -224,10 +224,6 @@ impl Container {
         };
         let text = |text: &Option<String>| text.as_deref().map(Value::from);
         let flag = |flag: bool| flag.then_some(Value::Bool(true));
-        let shown = |arrow: &Arrow| {
-            let flags: String = arrow.flags.iter().flat_map(|flag| [" ", flag]).collect();
-            format!("{} -> {}{flags}", arrow.from, arrow.to)
-        };
         let mounts: Vec<String> = self.mounts.iter().map(shown).collect();
         let dns: Vec<String> = self.dns.iter().map(ToString::to_string).collect();
         let fields = [
@@ -263,6 +259,12 @@ impl Container {
         ];
         fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }
+}
+
+/// A mount in the words of its declaration.
+pub(super) fn shown(arrow: &Arrow) -> String {
+    let flags: String = arrow.flags.iter().flat_map(|flag| [" ", flag]).collect();
+    format!("{} -> {}{flags}", arrow.from, arrow.to)
 }
 
 fn docker_word(restart: Restart) -> &'static str {

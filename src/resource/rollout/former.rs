@@ -14,7 +14,7 @@ use super::halt::refuse_halted;
 use super::{check_keep, check_rollout, now};
 use crate::change::{Change, Datum, State};
 use crate::failure::Failure;
-use crate::resource::container::{ContainerPlace, leftovers, mount_source, short_id, stays_up};
+use crate::resource::container::{ContainerPlace, aside, leftovers, mount_source, short_id, stays_up};
 use crate::resource::{ArgError, Observed, Resource};
 use crate::system::container_body::Request;
 use crate::system::docker::{Container, Docker, DockerHands, SPEC_LABEL, container_name};
@@ -111,12 +111,11 @@ impl Former {
     }
 
     /// The container; one that a run was replacing when it was killed has another name.
-    async fn found(&self, docker: &Docker) -> Result<Option<Container>, Failure> {
+    async fn found(&self, docker: &Docker, probe: &Probe) -> Result<Option<Container>, Failure> {
         if let Some(found) = docker.container(&self.container).await? {
             return Ok(Some(found));
         }
-        let [_, old] = leftovers(&self.container);
-        Ok(docker.container(&old).await?.filter(|found| found.labels.contains_key(SPEC_LABEL)))
+        aside(&self.container, docker, probe).await
     }
 
     /// Why it must not be changed.
@@ -149,7 +148,7 @@ impl Former {
             return Ok(None);
         }
         // Half-way back it is neither: the one that a killed run had moved aside tells.
-        let found = self.found(docker).await?;
+        let found = self.found(docker, probe).await?;
         let is_there = found.is_some_and(|found| [&last.brought, &last.before.identity].contains(&&identity(&found)));
         let after = FormerRecord { made: earlier.to_vec(), ..back };
         Ok(is_there.then(|| Undo { before: Some(last.before.clone()), after }))
@@ -157,7 +156,7 @@ impl Former {
 
     async fn keep(&self, hands: &Actuator) -> Result<(), Failure> {
         let docker = hands.docker()?;
-        let found = self.found(&docker).await?;
+        let found = self.found(&docker, hands).await?;
         self.refuse(found.as_ref(), hands)?;
         // What is not confirmed is nothing to go back to.
         if self.open(hands)?.is_some() {
@@ -201,9 +200,11 @@ impl Former {
         match &undo.before {
             Some(before) => self.make_again(before, &docker, hands).await?,
             None => {
-                let grace = Duration::from_secs(10);
-                docker.stop(&self.container, grace).await?;
-                docker.remove(&self.container).await?;
+                let place = ContainerPlace { name: &self.container, run: false, grace: Duration::from_secs(10) };
+                if let Some(found) = docker.container(&self.container).await? {
+                    place.remove(&found, &[], &docker).await?;
+                }
+                place.let_go(&[], &docker, hands).await?;
             }
         }
         self.clear(&docker).await?;
@@ -212,22 +213,26 @@ impl Former {
 
     /// What a killed run has left beside the container.
     async fn clear(&self, docker: &DockerHands) -> Result<(), Failure> {
-        for name in leftovers(&self.container) {
-            if docker.container(&name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
-                docker.remove(&name).await?;
-            }
+        let [new_name, _] = leftovers(&self.container);
+        if docker.container(&new_name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
+            docker.remove(&new_name).await?;
         }
         Ok(())
     }
 
     async fn make_again(&self, before: &Snapshot, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
         let name = &self.container;
-        let found = docker.container(name).await?;
-        let grace = Duration::from_secs(before.stop_timeout);
+        let place = ContainerPlace { name, run: before.running, grace: Duration::from_secs(before.stop_timeout) };
+        let kept = aside(name, docker, hands).await?;
+        if kept.as_ref().map(identity).as_ref() == Some(&before.identity) {
+            // The very one that was there before, with its files.
+            place.bring_back(docker, hands).await?;
+        }
+        let found = place.reclaim(docker, hands).await?;
         if found.as_ref().map(identity).as_ref() == Some(&before.identity) {
             if before.running {
                 // Docker may still be stopping it for a run that was killed: it would run now, and not a second later.
-                docker.stop(name, grace).await?;
+                docker.stop(name, place.grace).await?;
                 docker.start(name).await?;
             }
         } else {
@@ -239,17 +244,18 @@ impl Former {
             }
             let mut request = before.request()?;
             check_mounts(&mut request, hands).await?;
-            let place = ContainerPlace { name, run: before.running, grace };
-            place.take(found.as_ref(), request, docker, hands).await?;
-            if let Some(found) = &found {
-                docker.remove(&found.id).await?;
+            place.let_go(&[], docker, hands).await?;
+            if let Err(failure) = place.take(found.as_ref(), request, docker, hands).await {
+                return Err(match place.bring_back(docker, hands).await {
+                    Ok(_) => failure.because("it is as the rollout left it; what was attached to it may not be"),
+                    Err(wrong) => failure.because(wrong),
+                });
             }
         }
-        match docker.container(name).await? {
-            Some(found) if before.running => stays_up(&found, docker).await,
-            Some(_) => Ok(()),
-            None => Err(Failure::new(format!("container {name} went away while it was being put back"))),
+        if before.running {
+            stays_up(name, docker, hands).await?;
         }
+        place.let_go(&[], docker, hands).await
     }
 }
 
@@ -292,7 +298,7 @@ impl Resource for Former {
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
         let docker = probe.docker()?;
-        let found = self.found(&docker).await?;
+        let found = self.found(&docker, probe).await?;
         let of = |container: Option<Identity>| container.as_ref().map_or_else(|| "no container".to_owned(), shown);
         let now = of(found.as_ref().map(identity));
         let (field, state): (_, Datum) = match self.state {

@@ -1,0 +1,63 @@
+//! Changes that are kept only when the steps that belong to them have gone well, too: a container stays when it was plugged in and is
+//! healthy, and its predecessor comes back otherwise.
+
+use super::step::{Ready, applies, hands};
+use crate::event::Outcome;
+use crate::failure::Failure;
+use crate::plan::{RunOptions, Step};
+use crate::resource::Resource as _;
+use crate::system::Probe;
+
+/// A change that is neither confirmed nor put back yet.
+pub(super) struct Open {
+    ready: Box<Ready>,
+    /// How many steps are still to come that belong to it.
+    left: u32,
+    in_rollout: bool,
+}
+
+/// Judges what is open by the outcome of a step, which is its own or one that belongs to it. What cannot be confirmed fails that step.
+pub(super) async fn judge(
+    open: &mut Option<Open>,
+    step: &Step,
+    ready: Option<Box<Ready>>,
+    outcome: Outcome,
+    options: RunOptions,
+    probe: &Probe,
+) -> Outcome {
+    let (judged, own) = match (open.take(), ready) {
+        (Some(open), _) => (Open { left: open.left.saturating_sub(1), ..open }, false),
+        (None, Some(ready)) => match begins(&ready, &outcome, options, probe).await {
+            Ok(true) => (Open { ready, left: step.followers, in_rollout: step.in_rollout }, true),
+            Ok(false) => return outcome,
+            Err(failure) => return Outcome::Failed(failure, None),
+        },
+        (None, None) => return outcome,
+    };
+    let Some(hands) = hands(options, probe) else { return outcome };
+    let (failure, change) = match outcome {
+        Outcome::Failed(failure, change) if own || !step.ignore_failure => (failure, change),
+        outcome if judged.left > 0 => {
+            *open = Some(judged);
+            return outcome;
+        }
+        outcome => match (judged.ready.kind.confirm(&hands).await, outcome) {
+            (Ok(()), outcome) => return outcome,
+            (Err(failure), Outcome::Changed(change)) => (failure, Some(change)),
+            (Err(failure), _) => (failure, None),
+        },
+    };
+    if judged.in_rollout {
+        return Outcome::Failed(failure, change);
+    }
+    Outcome::Failed(judged.ready.kind.put_back(failure, &hands).await, change)
+}
+
+/// Whether a step leaves something to confirm or to put back.
+async fn begins(ready: &Ready, outcome: &Outcome, options: RunOptions, probe: &Probe) -> Result<bool, Failure> {
+    match outcome {
+        Outcome::Changed(_) | Outcome::Ran | Outcome::Failed(_, Some(_)) => Ok(true),
+        Outcome::Ok if applies(options) => ready.kind.is_open(probe).await,
+        _ => Ok(false),
+    }
+}

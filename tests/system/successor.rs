@@ -1,0 +1,137 @@
+//! A container's successor by plays: it keeps its place only when it stays up, is plugged in and answers; else the one before is back.
+
+use std::path::PathBuf;
+
+use crate::common::fanli;
+use crate::docker_hosts::{Host, Hosts};
+
+/// The site: a container with an address on the wire, which must answer.
+const SITE: &str = r#"
+vars {
+  program = ["httpd", "-f", "-h", "/www"]
+  address = 10.99.0.21
+  image   = "fanli/example:1"
+  restart = "no"
+}
+
+hosts here {
+  host "localhost" { connection = local }
+}
+
+network "wire" {
+  mode   = macvlan
+  parent = "eth0"
+  subnet = 10.99.0.0/24
+}
+
+play "site" on hosts.here {
+  container "fdk-s" {
+    image        = image
+    command      = program
+    restart      = restart
+    stop_timeout = 1s
+    attach "wire" { address = address  probe = off }
+    healthy = http("http://{{ address }}/", within: 3s)
+  }
+}
+"#;
+
+struct Place<'a> {
+    host: &'a Host,
+    folder: PathBuf,
+}
+
+impl Place<'_> {
+    fn write(&self, path: &str, text: &str) {
+        let path = self.folder.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    /// Plays a playbook: the exit code, and all that was said.
+    fn play(&self, playbook: &str, more: &str) -> (i32, String) {
+        let script = format!("cd {}; {} play {playbook} {more} 2>&1", self.folder.display(), fanli());
+        let done = self.host.sh(&script);
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        eprintln!("{more}\n{text}");
+        (done.status.code().unwrap(), text)
+    }
+
+    #[track_caller]
+    fn plays(&self, playbook: &str, more: &str) -> String {
+        let (code, text) = self.play(playbook, more);
+        assert_eq!(code, 0, "{text}");
+        text
+    }
+
+    /// A play that fails, and says so.
+    #[track_caller]
+    fn fails(&self, more: &str, says: &[&str]) {
+        let (code, text) = self.play("site.fp", more);
+        assert_eq!(code, 4, "{text}");
+        for say in says {
+            assert!(text.contains(say), "it does not say `{say}`: {text}");
+        }
+    }
+
+    fn id(&self) -> String {
+        self.host.must("docker inspect -f '{{.Id}}' fdk-s")
+    }
+}
+
+#[test]
+fn a_successor_that_fails_gives_its_place_back() {
+    let hosts = Hosts::start("y", 1);
+    let host = &hosts.hosts[0];
+    let place = Place { host, folder: hosts.shared().join("plays") };
+    place.write("site.fp", SITE);
+    place.plays("site.fp", "");
+    let first = place.id();
+    let as_before = |when: &str| {
+        assert_eq!(place.id(), first, "{when}");
+        assert_eq!(host.must("docker ps -a --format '{{.Names}} {{.State}}'"), "fdk-s running", "{when}");
+        let answer = hosts.on_switch("timeout 5 busybox wget -qO- http://10.99.0.21/");
+        assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "one", "{when}");
+        assert_eq!(host.must("ls /var/lib/fanli/aside 2>/dev/null || :"), "", "{when}");
+    };
+    as_before("at first");
+    let back = "the container as it was before has been put back, and runs";
+    let ends = r#"--set 'program=["sh", "-c", "echo cannot read config; exit 3"]'"#;
+    place.fails(ends, &["exit code 3", "cannot read config", back]);
+    as_before("after one that ends");
+    place.fails(&format!("{ends} --set restart=always"), &["cannot read config", back]);
+    as_before("after one that is started again and again");
+    let silent = r#"--set 'program=["sh", "-c", "echo nobody listens; exec sleep 600"]'"#;
+    place.fails(silent, &["does not answer as it should", "nobody listens", back]);
+    as_before("after one that does not answer");
+    place.fails(&format!("{silent} --set address=10.99.0.22"), &[back]);
+    as_before("after one with another address");
+    assert_eq!(host.must("ls /var/lib/fanli/attach | wc -l"), "1");
+    assert_eq!(host.must("ip route show 10.99.0.22"), "");
+
+    // What a kill between the two renames leaves; the run after it fails, too.
+    host.must("docker stop -t 0 fdk-s; docker rename fdk-s fdk-s.fanli-old");
+    place.fails("--set image=fanli/none:1", &["there is no image fanli/none:1", back]);
+    as_before("after a kill between the renames");
+    // The successor stands there already: the next run goes on, or goes back.
+    host.must("docker stop -t 0 fdk-s; docker rename fdk-s fdk-s.fanli-old");
+    host.must("docker run -d --name fdk-s --net none --label fanli.spec={} fanli/example:1 sleep 600");
+    // Where nothing is done to it, it stays.
+    let two = || host.must("docker ps -a --format '{{.Names}} {{.State}}' | sort | tr '\\n' ' '");
+    let before = two();
+    place.fails("--set image=fanli/none:1", &["there is no image fanli/none:1"]);
+    assert_eq!(two(), before);
+    place.fails(silent, &[back]);
+    as_before("after a kill behind the renames");
+    let said = place.plays("site.fp", "");
+    assert!(said.contains("nothing to do"), "{said}");
+
+    // A good one takes the place, and what a killed run left aside goes.
+    host.must("docker create --name fdk-s.fanli-old --label fanli.spec={} fanli/example:1 sleep 1");
+    place.plays("site.fp", "");
+    as_before("after a run that was killed before the old one went");
+    place.plays("site.fp", "--set address=10.99.0.23");
+    place.plays("site.fp", r#"--set 'program=["httpd", "-f", "-h", "/www", "-p", "80"]'"#);
+    assert_ne!(place.id(), first);
+    assert_eq!(host.must("docker ps -a --format '{{.Names}}'"), "fdk-s");
+}
