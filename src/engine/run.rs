@@ -58,6 +58,7 @@ pub async fn run(plan: HostPlan, world: World) {
         facts: Map::new(),
         failed: BTreeSet::new(),
         unapplied: BTreeMap::new(),
+        unapplied_things: BTreeSet::new(),
         tally: Tally::default(),
         stopped: None,
         notes: BTreeSet::new(),
@@ -163,6 +164,8 @@ struct Runner {
     failed: BTreeSet<Target>,
     /// Check mode: for each target the first step that was not applied, in words.
     unapplied: BTreeMap<Target, String>,
+    /// The same for every step, by kind and title.
+    unapplied_things: BTreeSet<(String, String)>,
     tally: Tally,
     stopped: Option<Failure>,
     /// The notes of due handlers that plays of this run have read.
@@ -368,6 +371,7 @@ impl Runner {
             known: &course.known,
             unapplied_results: &course.unapplied_results,
             unapplied: earlier.as_deref(),
+            unapplied_things: &self.unapplied_things,
         };
         let reference = |title: String| StepRef {
             id: step.id,
@@ -412,6 +416,7 @@ impl Runner {
         if !applied {
             let words = format!("`{} {}`", step.kind, reference.title);
             self.unapplied.entry(course.target.clone()).or_insert(words);
+            self.unapplied_things.insert((step.kind.clone(), reference.title.clone()));
         }
         if let Some(name) = &step.register {
             let mut result = output.clone();

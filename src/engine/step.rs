@@ -28,6 +28,24 @@ pub(super) struct Before<'a> {
     pub(super) unapplied_results: &'a BTreeSet<String>,
     /// Check mode: an earlier step on this target or its host that was not applied, in words.
     pub(super) unapplied: Option<&'a str>,
+    /// Check mode: every step on this host that was not applied, by kind and title.
+    pub(super) unapplied_things: &'a BTreeSet<(String, String)>,
+}
+
+impl Before<'_> {
+    /// Why nobody can know what will become of something that is as declared: what it is made of was not applied.
+    async fn unknown(&self, kind: &impl Resource, probe: &Probe) -> Result<Option<String>, Failure> {
+        if self.unapplied_things.is_empty() {
+            return Ok(None);
+        }
+        let under = |(kind, name): &(&'static str, String)| {
+            let bare = name.strip_suffix(":latest").filter(|_| *kind == "image").map(str::to_owned);
+            let known = |name: String| self.unapplied_things.contains(&((*kind).to_owned(), name));
+            known(name.clone()) || bare.is_some_and(known) || *kind == "image" && known(format!("{name}:latest"))
+        };
+        let found = kind.stands_on(probe).await?.into_iter().find(under);
+        Ok(found.map(|(kind, name)| format!("`{kind} {name}` was not applied, and this may have to change with it")))
+    }
 }
 
 /// A step whose arguments are evaluated.
@@ -211,7 +229,11 @@ async fn observe_and_apply(
     };
     let desired = kind.desired();
     let Some(mut change) = change::between(&desired, &state) else {
-        return Done { outcome: Outcome::Ok, output };
+        return match before.unknown(kind, probe).await {
+            Ok(None) => Done { outcome: Outcome::Ok, output },
+            Ok(Some(why)) => Outcome::Unknown(why).into(),
+            Err(failure) => Outcome::Failed(failure, None).into(),
+        };
     };
     if options.diff {
         diff::add(&mut change, probe).await;
@@ -256,7 +278,9 @@ async fn observe_and_apply(
 pub async fn keep(thing: &impl Resource, probe: &Probe, limit: (&str, Duration)) -> Result<Option<Change>, Failure> {
     let options = RunOptions { check: false, diff: false, step_limit: limit.1, lock_wait: None };
     let (known, unapplied_results) = (Map::new(), BTreeSet::new());
-    let before = Before { known: &known, unapplied_results: &unapplied_results, unapplied: None };
+    let things = BTreeSet::new();
+    let before =
+        Before { known: &known, unapplied_results: &unapplied_results, unapplied: None, unapplied_things: &things };
     let announce = |_: &Actuator| Ok(());
     let work = observe_and_apply(thing, options, &before, probe, &announce, Arc::default());
     let Ok(done) = tokio::time::timeout(limit.1, work).await else { return Err(Failure::timeout(limit.0, limit.1)) };

@@ -142,16 +142,24 @@ impl Image {
         serde_json::Value::Object(spec).to_string().replace('$', "\\u0024")
     }
 
-    async fn build(&self, tree: &Tree, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
-        let args = texts("args", &self.args).map_err(|error| Failure::new(format!("`args` {}", error.message)))?;
-        let mut bases = BTreeMap::new();
+    fn texts(&self) -> Result<BTreeMap<String, String>, Failure> {
+        texts("args", &self.args).map_err(|error| Failure::new(format!("`args` {}", error.message)))
+    }
+
+    /// The images that its Dockerfile names.
+    async fn bases(&self, tree: &Tree, probe: &Probe) -> Result<Vec<String>, Failure> {
         let dockerfile = tree.entries.iter().find(|entry| entry.path == self.dockerfile);
-        if let Some(TreeEntryKind::File { blob, .. }) = dockerfile.map(|entry| &entry.kind) {
-            let text = hands.blob(blob).await?;
-            for name in base_images(&String::from_utf8_lossy(&text), &args) {
-                if let Some(image) = docker.image(&name).await? {
-                    bases.insert(name, image.id);
-                }
+        let Some(TreeEntryKind::File { blob, .. }) = dockerfile.map(|entry| &entry.kind) else { return Ok(Vec::new()) };
+        let text = probe.blob(blob).await?;
+        Ok(base_images(&String::from_utf8_lossy(&text), &self.texts()?))
+    }
+
+    async fn build(&self, tree: &Tree, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
+        let args = self.texts()?;
+        let mut bases = BTreeMap::new();
+        for name in self.bases(tree, hands).await? {
+            if let Some(image) = docker.image(&name).await? {
+                bases.insert(name, image.id);
             }
         }
         hands.progress("packing the context", None);
@@ -300,6 +308,13 @@ impl Resource for Image {
             fields.extend(map.into_iter().map(|(name, value)| (name, Datum::Value(value))));
         }
         Ok(Observed { state: State::Present(fields), output: output(&image.id) })
+    }
+
+    async fn stands_on(&self, probe: &Probe) -> Result<Vec<(&'static str, String)>, Failure> {
+        let Some(tree) = self.context.as_ref().filter(|_| self.state == ImageState::Present) else {
+            return Ok(Vec::new());
+        };
+        Ok(self.bases(tree, probe).await?.into_iter().map(|name| ("image", name)).collect())
     }
 
     async fn apply(&self, change: &Change, hands: &Actuator) -> Result<Map, Failure> {

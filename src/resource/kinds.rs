@@ -54,6 +54,9 @@ macro_rules! kinds {
             fn apply(&self, change: &Change, hands: &Actuator) -> impl Future<Output = Result<Map, Failure>> + Send {
                 async move { match self { $(Self::$name(kind) => kind.apply(change, hands).await),+ } }
             }
+            fn stands_on(&self, probe: &Probe) -> impl Future<Output = Result<Vec<(&'static str, String)>, Failure>> + Send {
+                async move { match self { $(Self::$name(kind) => kind.stands_on(probe).await),+ } }
+            }
             fn is_open(&self, probe: &Probe) -> impl Future<Output = Result<bool, Failure>> + Send {
                 async move { match self { $(Self::$name(kind) => kind.is_open(probe).await),+ } }
             }

@@ -104,6 +104,11 @@ pub trait Resource: Sized + Send + Sync {
     /// The map is the step's result for later expressions.
     fn apply(&self, change: &Change, hands: &Actuator) -> impl Future<Output = Result<Map, Failure>> + Send;
 
+    /// What it is made of, each by kind and name: what may come of it is not known while that was not applied.
+    fn stands_on(&self, _probe: &Probe) -> impl Future<Output = Result<Vec<(&'static str, String)>, Failure>> + Send {
+        async { Ok(Vec::new()) }
+    }
+
     /// Whether an earlier run was killed before it confirmed or put back what it had applied.
     fn is_open(&self, _probe: &Probe) -> impl Future<Output = Result<bool, Failure>> + Send {
         async { Ok(false) }

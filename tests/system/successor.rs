@@ -36,6 +36,22 @@ play "site" on hosts.here {
 }
 "#;
 
+/// An image whose context has what is none of its business, and a container on it.
+const IMAGE: &str = r#"
+hosts here {
+  host "localhost" { connection = local }
+}
+
+play "image" on hosts.here {
+  image "fdk/app:1" { context = "app" }
+  container "fdk-i" {
+    image        = "fdk/app:1"
+    command      = ["sleep", "600"]
+    stop_timeout = 0s
+  }
+}
+"#;
+
 struct Place<'a> {
     host: &'a Host,
     folder: PathBuf,
@@ -134,4 +150,35 @@ fn a_successor_that_fails_gives_its_place_back() {
     place.plays("site.fp", r#"--set 'program=["httpd", "-f", "-h", "/www", "-p", "80"]'"#);
     assert_ne!(place.id(), first);
     assert_eq!(host.must("docker ps -a --format '{{.Names}}'"), "fdk-s");
+}
+
+#[test]
+fn what_a_check_cannot_know_is_unknown_and_what_is_ignored_is_no_part_of_an_image() {
+    let hosts = Hosts::start("u", 1);
+    let host = &hosts.hosts[0];
+    let place = Place { host, folder: hosts.shared().join("plays") };
+    place.write("image.fp", IMAGE);
+    place.write("app/Dockerfile", "FROM fanli/example:1\nCOPY . /app\n");
+    place.write("app/.dockerignore", "# not for others\n*.key\n!open.key\n**/tmp\n.dockerignore\nDockerfile\n");
+    for (path, text) in
+        [("page", "one"), ("secret.key", "secret"), ("open.key", "open"), ("a/tmp/x", "x"), ("a/b", "b")]
+    {
+        place.write(&format!("app/{path}"), text);
+    }
+    place.plays("image.fp", "");
+    assert_eq!(
+        host.must("docker exec fdk-i busybox find /app -type f | sort | tr '\\n' ' '"),
+        "/app/a/b /app/open.key /app/page"
+    );
+    // What is ignored makes no other image.
+    place.write("app/secret.key", "another");
+    assert!(place.plays("image.fp", "").contains("nothing to do"));
+    let before = host.must("docker inspect -f '{{.Id}}' fdk-i");
+    place.write("app/page", "two");
+    let said = place.plays("image.fp", "--check");
+    assert!(said.contains("unknown") && said.contains("container fdk-i"), "{said}");
+    assert!(said.contains("`image fdk/app:1` was not applied"), "{said}");
+    assert_eq!(host.must("docker inspect -f '{{.Id}}' fdk-i"), before);
+    place.plays("image.fp", "");
+    assert_eq!(host.must("docker exec fdk-i cat /app/page"), "two");
 }

@@ -282,6 +282,10 @@ impl Resource for Attach {
         }
         Box::pin(self.mend(view, hands)).await
     }
+
+    async fn stands_on(&self, _probe: &Probe) -> Result<Vec<(&'static str, String)>, Failure> {
+        Ok(vec![("container", self.container.clone())])
+    }
 }
 
 impl Attach {

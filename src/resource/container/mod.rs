@@ -412,6 +412,10 @@ impl Resource for Container {
         Ok(output(&found))
     }
 
+    async fn stands_on(&self, _probe: &Probe) -> Result<Vec<(&'static str, String)>, Failure> {
+        Ok(if self.state == RunState::Absent { Vec::new() } else { vec![("image", self.image.clone())] })
+    }
+
     async fn is_open(&self, probe: &Probe) -> Result<bool, Failure> {
         if self.state == RunState::Absent || aside::is_noted(&self.name, probe)? {
             return Ok(self.state != RunState::Absent);
