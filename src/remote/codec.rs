@@ -7,6 +7,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use super::wire::{MAGIC, MOST_FRAME, MOST_NOISE, VERSION};
 use crate::failure::{Failure, FailureKind};
 
+/// How many characters of other programs' words a message repeats.
+const MOST_SAID: usize = 300;
+
 /// Bytes of a frame's length.
 const HEADER: usize = 4;
 
@@ -73,7 +76,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 );
             }
             if !self.fill().await? {
-                let said = String::from_utf8_lossy(&self.ahead).trim().to_owned();
+                let said = self.said();
                 let failure = lost("the stream ended before the helper's hello");
                 return Err(if said.is_empty() { failure } else { failure.because(said) });
             }
@@ -94,11 +97,25 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 self.ahead.drain(..at + marker.len());
                 return Ok(true);
             }
-            if self.ahead.len() > MOST_NOISE || !self.fill().await? {
-                let said = String::from_utf8_lossy(&self.ahead).trim().to_owned();
-                let failure = Failure::of(FailureKind::Unreachable, "the helper could not be started");
-                return Err(if said.is_empty() { failure } else { failure.because(said) });
+            let failure = || Failure::of(FailureKind::Unreachable, "the helper could not be started");
+            if self.ahead.len() > MOST_NOISE {
+                let failure = failure().because("the login scripts say more than 64 KiB before it");
+                return Err(failure.because(self.said()).hint("make the login scripts quiet"));
             }
+            if !self.fill().await? {
+                let said = self.said();
+                return Err(if said.is_empty() { failure() } else { failure().because(said) });
+            }
+        }
+    }
+
+    /// The beginning of what was read, for a message.
+    fn said(&self) -> String {
+        let text = String::from_utf8_lossy(&self.ahead);
+        let text = text.trim();
+        match text.char_indices().nth(MOST_SAID) {
+            Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+            None => text.to_owned(),
         }
     }
 

@@ -123,9 +123,9 @@ pub(super) async fn connect(connection: &Connection, reach: &Reach, state_dir: O
 }
 
 async fn start(session: Arc<Session>, r#become: bool, script: &str, reach: &Reach) -> Result<Link, Failure> {
-    // Any login shell can run this line; `exec` leaves no shell behind.
+    // Any login shell can run this line: the script is one word to all of them. `exec` leaves no shell behind.
     let elevate = if r#become { "sudo -n " } else { "" };
-    let line = format!("exec {elevate}sh -c {}", single_quoted(script));
+    let line = format!("exec {elevate}sh -c '{script}'");
     let failed = |error: &openssh::Error| {
         Failure::of(FailureKind::Unreachable, "the helper cannot be started").because(full_text(error))
     };
@@ -167,10 +167,15 @@ async fn explain(failure: Failure, stderr: &Tail) -> Failure {
     let lines = stderr.lines();
     let text = lines.join("; ");
     let failure = lines.iter().fold(failure, Failure::because);
+    if failure.causes.is_empty() {
+        return failure.because("the session ended without a word").hint(
+            "the login shell must run commands (`false` and `nologin` do not), and its files must go on to their end",
+        );
+    }
     if text.contains("sudo") && text.contains("password") {
         return failure.hint("let the user run sudo without a password (NOPASSWD), or log in as root");
     }
-    if text.contains("refusing the helper's folder") {
+    if text.contains("refusing the folder of the helper") {
         return failure.hint("make the folder and all above it root's own, and not writable by others");
     }
     failure
@@ -203,8 +208,4 @@ fn full_text(error: &openssh::Error) -> String {
         source = inner.source();
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn single_quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
 }
