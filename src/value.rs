@@ -133,26 +133,39 @@ pub struct TreeEntry {
 pub enum TreeEntryKind {
     /// A directory.
     Directory,
-    /// A file; executable or not is all that is kept of its mode.
+    /// A file.
     File {
         /// Its bytes.
         blob: Blob,
-        /// Whether its owner may execute it.
-        executable: bool,
+        /// Its permissions: those of [`kept_mode`], or what was declared.
+        mode: u32,
     },
     /// A symbolic link and its target, unread.
     Link(String),
 }
 
+/// What is kept of the permissions of a file beside a playbook: whether it is a program, and whether its group or others may not
+/// read it. The rest is the umask of whoever checked it out, so that the same files are the same tree everywhere.
+pub fn kept_mode(mode: u32) -> u32 {
+    let closed = match mode {
+        _ if mode & 0o004 != 0 => 0o755,
+        _ if mode & 0o040 != 0 => 0o750,
+        _ => 0o700,
+    };
+    if mode & 0o100 == 0 { closed & 0o644 } else { closed }
+}
+
 impl Tree {
-    /// One digest for the whole tree: paths, kinds, bytes, executable bits.
+    /// One digest for the whole tree: paths, kinds, bytes, permissions.
     pub fn digest(&self) -> Digest {
         let mut text = String::new();
         for entry in &self.entries {
             // NUL cannot stand in a path, so no two trees can make the same text.
             let kind = match &entry.kind {
                 TreeEntryKind::Directory => "d".to_owned(),
-                TreeEntryKind::File { blob, executable } => format!("f{}{}", u8::from(*executable), blob.digest),
+                TreeEntryKind::File { blob, mode: 0o644 } => format!("f0{}", blob.digest),
+                TreeEntryKind::File { blob, mode: 0o755 } => format!("f1{}", blob.digest),
+                TreeEntryKind::File { blob, mode } => format!("f{mode:04o}:{}", blob.digest),
                 TreeEntryKind::Link(target) => format!("l{target}"),
             };
             let _ = write!(text, "{}\0{kind}\0", entry.path);

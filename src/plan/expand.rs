@@ -55,6 +55,8 @@ pub(super) struct Expander<'a, 'b, 'p> {
     handler: Option<bool>,
     /// A parameter that whoever unrolls the body gives to each task that has it.
     given: Option<(&'static str, Value)>,
+    /// The permissions of the file that a task's argument has just named, where these are closed to some.
+    closed: Option<u32>,
 }
 
 impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
@@ -72,6 +74,7 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
             depth: 0,
             handler: None,
             given: None,
+            closed: None,
         }
     }
 
@@ -373,6 +376,9 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
                 None => sound = false,
             }
         }
+        if let Some(mode) = self.closed.take().filter(|_| def.schema.field("mode").is_some()) {
+            args.entry("mode".to_owned()).or_insert(Arg::Ready(Value::Mode(mode)));
+        }
         (args, sound)
     }
 
@@ -477,6 +483,9 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         };
         let Shared { sources, contents, files, errors, .. } = &mut *self.shared;
         let mut place = Place { playbook: self.playbook, sources, contents, span: value.span };
+        if matches!(field.kind, ParamType::File | ParamType::Template) {
+            self.closed = Files::closed_mode(&path, &place);
+        }
         match field.kind {
             ParamType::File => files.blob(&path, &mut place, errors).map(|blob| Arg::Ready(Value::Blob(blob))),
             ParamType::Tree => {

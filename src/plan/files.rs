@@ -14,7 +14,7 @@ use crate::diagnostic::Diagnostic;
 use crate::expr::{render, template_names};
 use crate::playbook::{GENERATION, Missing, Playbook, find};
 use crate::source::{Sources, Span, reason};
-use crate::value::{Blob, Digest, Map, Tree, TreeEntry, TreeEntryKind, Value};
+use crate::value::{Blob, Digest, Map, Tree, TreeEntry, TreeEntryKind, Value, kept_mode};
 
 /// The largest file and the most entries of a folder that travel.
 const MOST_BYTES: u64 = 1024 * 1024 * 1024;
@@ -54,9 +54,13 @@ pub(super) struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn find(&self, relative: &str, errors: &mut Errors) -> Option<PathBuf> {
+    fn look(&self, relative: &str) -> Result<PathBuf, Missing> {
         let beside = self.sources.path(self.span.file).and_then(Path::parent).unwrap_or(&self.playbook.folder);
-        match find(relative, beside, &self.playbook.root) {
+        find(relative, beside, &self.playbook.root)
+    }
+
+    fn find(&self, relative: &str, errors: &mut Errors) -> Option<PathBuf> {
+        match self.look(relative) {
             Ok(path) => Some(path),
             Err(Missing { message, help }) => {
                 errors.push(help.into_iter().fold(Diagnostic::new(self.span, message), Diagnostic::help));
@@ -89,6 +93,14 @@ impl Files {
                 None
             }
         }
+    }
+
+    /// The permissions of a file that its group or others may not read: what is made of it is closed to them, too.
+    pub(super) fn closed_mode(relative: &str, place: &Place) -> Option<u32> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let meta = std::fs::metadata(place.look(relative).ok()?).ok()?;
+        let mode = kept_mode(meta.permissions().mode()) & 0o644;
+        (mode != 0o644).then_some(mode)
     }
 
     /// A folder's tree.
@@ -183,15 +195,26 @@ impl Files {
     }
 
     /// A folder of templates, each rendered; and the tree's generation, which stands in it wherever a template uses that name.
-    /// It is made of the tree as it is with a mark in the generation's place: the same input always gives the same one.
+    /// It is made of the tree as it is with a mark in the generation's place: the same input always gives the same one. `modes`
+    /// are the declared permissions of some of its files.
     pub(super) fn generation(
         &mut self,
         relative: &str,
+        modes: &BTreeMap<String, u32>,
         place: &mut Place,
         scope: &mut Scope<'_>,
         errors: &mut Errors,
     ) -> Option<(Tree, String)> {
         let sources = self.tree(relative, place, errors)?;
+        let is_file = |path: &String| {
+            sources.entries.iter().any(|entry| entry.path == *path && matches!(entry.kind, TreeEntryKind::File { .. }))
+        };
+        if let Some(path) = modes.keys().find(|path| !is_file(path)) {
+            let error = Diagnostic::new(place.span, format!("`modes`: there is no file `{path}` in {relative}"));
+            let paths = sources.entries.iter().map(|entry| entry.path.as_str());
+            errors.push(error.suggest(path, paths));
+            return None;
+        }
         let outer = scope.enter();
         scope.bind(GENERATION, Known::Ready(Value::from(MARK)));
         let mut marked = Tree { entries: Vec::new() };
@@ -199,7 +222,7 @@ impl Files {
         for entry in &sources.entries {
             let path = format!("{}/{}", relative.trim_end_matches('/'), entry.path);
             let kind = match &entry.kind {
-                TreeEntryKind::File { blob, executable } => {
+                TreeEntryKind::File { blob, mode } => {
                     let text = *self.texts.entry(blob.digest).or_insert_with(|| {
                         place.contents.read(blob.digest).is_ok_and(|bytes| std::str::from_utf8(&bytes).is_ok())
                     });
@@ -210,7 +233,7 @@ impl Files {
                     };
                     files += 1;
                     bytes += blob.len;
-                    TreeEntryKind::File { blob, executable: *executable }
+                    TreeEntryKind::File { blob, mode: modes.get(&entry.path).copied().unwrap_or(*mode) }
                 }
                 TreeEntryKind::Link(_) => {
                     let error = Diagnostic::new(place.span, format!("{path} is a link"));
@@ -411,8 +434,8 @@ fn walk(
             use std::os::unix::fs::PermissionsExt as _;
             let blob = read_blob(&entry.path())?;
             contents.remember(entry.path(), blob);
-            let executable = entry.metadata().map_err(say)?.permissions().mode() & 0o100 != 0;
-            entries.push(TreeEntry { path, kind: TreeEntryKind::File { blob, executable } });
+            let mode = kept_mode(entry.metadata().map_err(say)?.permissions().mode());
+            entries.push(TreeEntry { path, kind: TreeEntryKind::File { blob, mode } });
         } else {
             return Err(format!("{} is neither file, folder nor link", entry.path().display()));
         }

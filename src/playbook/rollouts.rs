@@ -13,7 +13,7 @@ use crate::syntax::ast::{Block, StatementKind};
 pub const ROLLOUT_SETTINGS: [&str; 5] = ["budget", "keep", "max_down", "settle", "within"];
 
 /// The settings of a `config` block in it.
-pub const CONFIG_SETTINGS: [&str; 2] = ["from", "inside"];
+pub const CONFIG_SETTINGS: [&str; 3] = ["from", "inside", "modes"];
 
 /// The settings of an `access_log` block in it.
 pub const ACCESS_LOG_SETTINGS: [&str; 2] = ["worse", "at_least"];

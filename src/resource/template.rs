@@ -23,7 +23,8 @@ crate::kind! {
         owner: Option<Owner>,
         /// Its group.
         group: Option<Owner>,
-        /// Its permissions. Not declared: a new file gets 0644.
+        /// Its permissions. Not declared: a new file gets 0644. Where the group or others may not read `source`, they may not read
+        /// the file either, 0600 or 0640, as if that were declared.
         mode: Option<Mode>,
         /// A command that must succeed on the new content before it is put in place; `{file}` stands for its path.
         validate: Vec<String> = Vec::new(),

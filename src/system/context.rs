@@ -30,10 +30,10 @@ impl Probe {
                     header.set_mode(0o777);
                     tar.append_link(&mut header, &entry.path, target).with_context(what)?;
                 }
-                TreeEntryKind::File { blob, executable } => {
+                TreeEntryKind::File { blob, mode } => {
                     let bytes = self.blob(blob).await?;
                     header.set_entry_type(EntryType::Regular);
-                    header.set_mode(if *executable { 0o755 } else { 0o644 });
+                    header.set_mode(*mode);
                     header.set_size(bytes.len() as u64);
                     tar.append_data(&mut header, &entry.path, &*bytes).with_context(what)?;
                 }

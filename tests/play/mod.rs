@@ -7,4 +7,5 @@ mod engine;
 mod run;
 mod signals;
 mod slots;
+mod sources;
 mod stages;

@@ -1,6 +1,7 @@
 //! How a rollout is planned: which nodes go together, in which batch, and what each stage holds.
 
 use std::fmt::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 
 use fanli::plan::{self, Arg, Part, RolloutPart, RolloutPart as P, RunPlan};
 use fanli::source::Sources;
@@ -19,9 +20,13 @@ fn planned(rollout: &str, template: &str, change: impl Fn(&mut plan::PlanRequest
     std::fs::write(dir.path().join("web.fp"), format!("{HEAD}{rollout}")).unwrap();
     let mut request = crate::common::request(dir.path().join("web.fp"));
     change(&mut request);
+    made(&request)
+}
+
+fn made(request: &plan::PlanRequest) -> Result<RunPlan, String> {
     let mut sources = Sources::default();
-    let (playbook, found) = plan::load(&request, &mut sources);
-    let made = plan::make(&playbook, found, &request, &mut sources, &mut fanli::book::View::new("tests"));
+    let (playbook, found) = plan::load(request, &mut sources);
+    let made = plan::make(&playbook, found, request, &mut sources, &mut fanli::book::View::new("tests"));
     made.map(|(run, _)| run).map_err(|errors| {
         errors.iter().fold(String::new(), |mut text, error| {
             let _ = writeln!(text, "{} {:?}", error.message, error.help);
@@ -235,4 +240,50 @@ fn a_container_that_is_made_anew_is_written_down_before_and_has_a_way_back() {
 
     let said = planned(&image("within = 1m"), "x\n", |_| {}).unwrap_err();
     assert!(said.contains("`within` means nothing without a `config`"), "{said}");
+}
+
+/// The modes that a slot gets for its files, as they are with these permissions beside the playbook.
+fn modes(permissions: u32, settings: &str) -> Result<Vec<(String, u32)>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("conf/ssl/site.key");
+    std::fs::create_dir_all(key.parent().unwrap()).unwrap();
+    std::fs::write(&key, "secret").unwrap();
+    std::fs::write(dir.path().join("conf/httpd.conf"), "x\n").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(permissions)).unwrap();
+    let rollout = format!(
+        "rollout \"r\" on nodes.web batch 1 {{ config \"/data/conf\" {{ from = \"conf\"  {settings} }}  reload {{ command [\"x\"] }} }}\n"
+    );
+    std::fs::write(dir.path().join("web.fp"), format!("{HEAD}{rollout}")).unwrap();
+    let run = made(&crate::common::request(dir.path().join("web.fp")))?;
+    let steps = run.hosts.iter().flat_map(|host| &host.plan.stages).flat_map(|stage| &stage.targets);
+    let slot = steps.flat_map(|target| &target.steps).find(|step| step.kind == "slot").unwrap();
+    let Some(Arg::Ready(Value::Map(modes))) = slot.args.get("modes") else { return Ok(Vec::new()) };
+    Ok(modes
+        .iter()
+        .map(|(path, mode)| match mode {
+            Value::Mode(mode) => (path.clone(), *mode),
+            other => panic!("{other}"),
+        })
+        .collect())
+}
+
+#[test]
+fn what_not_everybody_may_read_stays_so_and_modes_can_be_declared() {
+    let key = |mode: u32| Ok(vec![("ssl/site.key".to_owned(), mode)]);
+    for (permissions, kept) in [(0o600, 0o600), (0o400, 0o600), (0o640, 0o640), (0o700, 0o700), (0o775, 0o755)] {
+        assert_eq!(modes(permissions, ""), key(kept), "{permissions:o}");
+    }
+    // What the umask of a checkout does to a file that all may read is no difference.
+    assert_eq!(modes(0o664, ""), Ok(Vec::new()));
+    assert_eq!(modes(0o644, "modes = { \"ssl/site.key\" = 0600 }"), key(0o600));
+    assert_eq!(modes(0o600, "modes = { \"ssl/site.key\" = 0644 }"), Ok(Vec::new()));
+    let wrong = |settings: &str| modes(0o600, settings).unwrap_err();
+    insta::assert_snapshot!(
+        [
+            wrong("modes = { \"ssl/site.kye\" = 0600 }"),
+            wrong("modes = { \"ssl/site.key\" = 600 }"),
+            wrong("modes = 0600")
+        ]
+        .concat()
+    );
 }

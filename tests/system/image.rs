@@ -11,7 +11,7 @@ fn tree(drive: &mut Drive, files: &[(&str, &str)]) -> Value {
     for (path, text) in files {
         let blob = Blob { digest: Digest::of(text.as_bytes()), len: text.len() as u64 };
         drive.blobs.push((blob.digest, text.as_bytes().to_vec()));
-        entries.push(TreeEntry { path: (*path).into(), kind: TreeEntryKind::File { blob, executable: false } });
+        entries.push(TreeEntry { path: (*path).into(), kind: TreeEntryKind::File { blob, mode: 0o644 } });
     }
     entries.sort_by(|left, right| left.path.cmp(&right.path));
     Value::Tree(Tree { entries })

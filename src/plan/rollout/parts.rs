@@ -1,8 +1,10 @@
 //! What each node of a rollout has to do: its directories of configuration, and the steps of all sections.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::batch::Size;
+use super::super::errors::Errors;
 use super::super::expand::{Expander, Shared, told};
 use super::super::files::Place;
 use super::super::late::Late;
@@ -66,14 +68,33 @@ impl Slot {
         files_of(&self.tree)
     }
 
-    /// The permissions of those that are programs.
+    /// The permissions of those that have others than 0644.
     pub(super) fn modes(&self) -> Value {
-        let program = |entry: &TreeEntry| match entry.kind {
-            TreeEntryKind::File { executable: true, .. } => Some((entry.path.clone(), Value::Mode(0o755))),
+        let special = |entry: &TreeEntry| match entry.kind {
+            TreeEntryKind::File { mode, .. } if mode != 0o644 => Some((entry.path.clone(), Value::Mode(mode))),
             _ => None,
         };
-        Value::Map(self.tree.entries.iter().filter_map(program).collect())
+        Value::Map(self.tree.entries.iter().filter_map(special).collect())
     }
+}
+
+/// The declared permissions of a configuration's files, by path.
+fn modes(value: Value, expr: &Expr, errors: &mut Errors) -> Option<BTreeMap<String, u32>> {
+    let Value::Map(map) = value else {
+        let error = Diagnostic::new(expr.span, format!("`modes` is a map, not {}", value.type_name()));
+        errors.push(error.help("permissions by path: `modes = { \"ssl/site.key\" = 0600 }`"));
+        return None;
+    };
+    let mut modes = BTreeMap::new();
+    for (path, value) in map {
+        let Value::Mode(mode) = value else {
+            let message = format!("`modes`: `{path}`: expected a mode such as 0600, found {}", value.type_name());
+            errors.push(Diagnostic::new(expr.span, message));
+            return None;
+        };
+        modes.insert(path, mode);
+    }
+    Some(modes)
 }
 
 fn files_of(tree: &Tree) -> Value {
@@ -233,9 +254,13 @@ impl<'p> Planner<'_, 'p> {
             self.shared.errors.push(error.help("a folder of templates beside the playbook, in quotes"));
             return None;
         };
+        let modes = match setting("modes") {
+            Some(expr) => modes(scope.now(expr, "`modes`", &mut self.shared.errors)?, expr, &mut self.shared.errors)?,
+            None => BTreeMap::new(),
+        };
         let Shared { sources, contents, files, errors, .. } = &mut self.shared;
         let mut place = Place { playbook: self.playbook, sources, contents, span: from.span };
-        let (tree, generation) = files.generation(&folder, &mut place, scope, errors)?;
+        let (tree, generation) = files.generation(&folder, &modes, &mut place, scope, errors)?;
         let at = self.shared.sources.line(config.span);
         let slot_args = [
             ("path", Value::from(path.as_str())),
