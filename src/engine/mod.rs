@@ -6,6 +6,7 @@
 //! controller sends.
 
 mod blobs;
+mod container_mounts;
 mod diff;
 mod open;
 mod pending;

@@ -8,6 +8,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 
 use super::blobs::Blobs;
+use super::container_mounts;
 use super::open::{Open, judge};
 use super::pending::{self, Pending};
 use super::step::{Before, Prepared, carry_out, hands, prepare};
@@ -72,6 +73,7 @@ pub async fn run(plan: HostPlan, world: World) {
             Err(failure) => runner.stopped = Some(failure),
         }
     }
+    runner.probe.container_mounts().add(container_mounts::declared(&stages));
     let mut gate = Gate::default();
     for stage in stages {
         if runner.stopped.is_some() {
@@ -220,6 +222,10 @@ impl Runner {
 
     async fn stage(&mut self, stage: Stage, without: &[String]) {
         let mut failed = Vec::new();
+        if let Err(failure) = container_mounts::learn(&self.probe).await {
+            let what = "links are judged without Docker's word on what its containers mount writable";
+            self.say(EventKind::Warning { message: format!("{what}: {failure}") });
+        }
         for plan in &stage.targets {
             if self.stopped.is_some() {
                 break;
@@ -393,6 +399,7 @@ impl Runner {
                     if wanted.is_empty() { Ok(()) } else { course.pending.write(hands, &notes) }
                 };
                 let probe = self.probe(step.id);
+                probe.container_mounts().add(ready.writable_sources());
                 let done = carry_out(&ready, step, self.options, &before, &probe, &announce).await;
                 (reference, Some(ready), done)
             }

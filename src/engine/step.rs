@@ -54,6 +54,16 @@ pub(super) struct Ready {
     pub(super) kind: Kind,
 }
 
+impl Ready {
+    /// The directories that a container is to mount writable.
+    pub(super) fn writable_sources(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::Container(container) => container.writable_sources(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 /// What became of preparing a step.
 pub(super) enum Prepared {
     Ready(Box<Ready>),

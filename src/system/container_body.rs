@@ -209,8 +209,8 @@ impl Probe {
     /// # Errors
     /// When it does not exist, is no directory, is the host's root under another name, or does not answer in time.
     pub async fn bind_source(&self, path: &str) -> Result<String, Failure> {
-        let owned = path.to_owned();
-        let look = tokio::task::spawn_blocking(move || look_at_source(&owned));
+        let (probe, owned) = (self.clone(), path.to_owned());
+        let look = tokio::task::spawn_blocking(move || look_at_source(&probe, &owned));
         match tokio::time::timeout(SOURCE, look).await {
             Ok(done) => done.context("cannot look at the source of a mount")?,
             Err(_) => Err(Failure::timeout("mount source", SOURCE).within(format!("cannot look at {path}"))),
@@ -234,13 +234,15 @@ impl Probe {
     }
 }
 
-fn look_at_source(path: &str) -> Result<String, Failure> {
+fn look_at_source(probe: &Probe, path: &str) -> Result<String, Failure> {
     use std::os::unix::fs::MetadataExt;
 
+    let what = || format!("cannot mount {path}");
     let hint = "declare it with a `directory` task before the container";
-    let real = std::fs::canonicalize(path)
-        .map_err(|error| Failure::new(format!("cannot mount {path}")).because(error).hint(hint))?;
-    let seen = std::fs::metadata(&real).with_context(|| format!("cannot mount {path}"))?;
+    // A link that others could have made would give them any directory of the host.
+    let real = probe.canonical(path).map_err(|failure| failure.within(what()))?;
+    let real = real.ok_or_else(|| Failure::new(what()).because("there is no such directory").hint(hint))?;
+    let seen = std::fs::symlink_metadata(&real).with_context(what)?;
     if !seen.is_dir() {
         // A file that is replaced by rename would stay the old one inside the container.
         return Err(Failure::new(format!("cannot mount {path}: it is not a directory"))

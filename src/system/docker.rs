@@ -262,6 +262,16 @@ struct RawContainerSummary {
     #[serde(rename = "ImageID")]
     image_id: String,
     names: Option<Vec<String>>,
+    #[serde(default)]
+    mounts: Option<Vec<RawMount>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+struct RawMount {
+    source: String,
+    #[serde(rename = "RW")]
+    writable: bool,
 }
 
 /// What is known of one of the daemon's own networks.
@@ -503,6 +513,13 @@ impl Docker {
     /// The IDs of the images that containers were made from, running or not.
     pub async fn images_in_use(&self) -> Result<Vec<String>, Failure> {
         Ok(self.containers().await?.into_iter().map(|raw| raw.image_id).collect())
+    }
+
+    /// The directories and files of the host that containers mount writable, running or not; volumes are among them.
+    pub async fn writable_mounts(&self) -> Result<Vec<String>, Failure> {
+        let mounts = self.containers().await?.into_iter().flat_map(|raw| raw.mounts.unwrap_or_default());
+        let sources = mounts.filter(|mount| mount.writable && mount.source.starts_with('/')).map(|mount| mount.source);
+        Ok(sources.collect())
     }
 
     /// The names of all containers, running or not.

@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 use super::Probe;
 use super::docker::{Docker, Identity};
 use super::firewall::Passage;
+use super::fs::ContainerMounts;
 use super::netlink::{Ear, Forward, Group, Link, Netlink, Route};
 use crate::failure::{Context, Failure};
 
@@ -41,6 +42,7 @@ struct Inner {
     passages: Mutex<BTreeMap<String, (Moment, Passage)>>,
     folders: std::sync::Mutex<BTreeMap<PathBuf, Folder>>,
     docker: std::sync::Mutex<Option<(Identity, Docker)>>,
+    container_mounts: ContainerMounts,
     /// How many hands there are now, and how often some came or went.
     hands: AtomicUsize,
     turns: AtomicU64,
@@ -250,6 +252,21 @@ impl Probe {
         let names: Arc<BTreeSet<String>> = Arc::new(self.docker()?.container_names().await?.into_iter().collect());
         *kept = moment.map(|moment| (moment, Arc::clone(&names)));
         Ok((names, true))
+    }
+
+    /// The directories that containers mount writable, as far as this run knows them.
+    pub fn container_mounts(&self) -> &ContainerMounts {
+        &self.host.0.container_mounts
+    }
+
+    /// Learns from Docker which directories its containers mount writable, running or not. Without Docker there are none.
+    ///
+    /// # Errors
+    /// The daemon is there and does not answer.
+    pub async fn learn_container_mounts(&self) -> Result<(), Failure> {
+        let Ok(docker) = self.docker() else { return Ok(()) };
+        self.container_mounts().add(docker.writable_mounts().await?);
+        Ok(())
     }
 
     /// How a bridge stands with the firewall, at most [`UNHEARD`] ago.

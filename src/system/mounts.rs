@@ -39,6 +39,14 @@ pub struct MountTable {
     mounts: Vec<Mount>,
 }
 
+impl Mount {
+    /// Whether looking into it may wait for another machine or a program.
+    pub fn is_far(&self) -> bool {
+        let kind = self.kind.as_str();
+        kind.starts_with("fuse") || ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "autofs"].contains(&kind)
+    }
+}
+
 impl Probe {
     /// The table of mounts.
     pub fn mounts(&self) -> Result<MountTable, Failure> {

@@ -21,11 +21,9 @@ impl Probe {
     /// # Errors
     /// It cannot be read.
     pub fn is_own_program(&self, path: &Path) -> Result<Option<bool>, Failure> {
-        if self.stat(path)?.is_none() {
-            return Ok(None);
-        }
         let failed = || format!("cannot read {}", path.display());
-        let (ours, theirs) = (own()?, File::open(path).with_context(failed)?);
+        let Some(theirs) = self.open(path)? else { return Ok(None) };
+        let ours = own()?;
         let length = |file: &File| file.metadata().map(|meta| meta.len());
         if length(&ours).with_context(failed)? != length(&theirs).with_context(failed)? {
             return Ok(Some(false));

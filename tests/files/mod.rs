@@ -6,3 +6,4 @@ mod line;
 mod property;
 mod racer;
 mod slots;
+mod trust;

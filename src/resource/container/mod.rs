@@ -24,6 +24,7 @@ use crate::value::{Arrow, Map, Value, show_size};
 pub(super) use self::aside::aside;
 pub(super) use self::gate::behind as behind_gate;
 pub(super) use self::place::{Place as ContainerPlace, leftovers, source as mount_source, stays_up};
+pub use self::spec::writable_sources;
 pub(super) use self::spec::{bind, from_json, refused_source, scalar, texts, to_json};
 
 crate::choice! {
@@ -106,7 +107,7 @@ crate::kind! {
         /// How many processors it may use: `2`, `"1.5"`, `50%`.
         cpus: Option<Cpus>,
         /// Directories of the host: `"/on/host" -> "/inside" read_only`. They must exist. Flags: `read_only`, and `slave` or
-        /// `shared` to see mounts that are made below later.
+        /// `shared` to see mounts that are made below later. In one that is not `read_only` fanli follows no link.
         mounts: Vec<Arrow> = Vec::new(),
         /// File systems in memory: `"/tmp"` or `"/run:size=64m,mode=0755"`.
         tmpfs: Vec<String> = Vec::new(),

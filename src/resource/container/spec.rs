@@ -7,6 +7,7 @@ use super::{Container, Restart};
 use crate::resource::{ArgError, Param, ParamType};
 use crate::system::container_body::{Bind, Body, Port, Propagation};
 use crate::system::docker::SPEC_LABEL;
+use crate::system::fs::HOST_ITSELF;
 use crate::value::{Arrow, Map, Value, show_size};
 
 /// A share of processors, in thousandths of one.
@@ -44,12 +45,7 @@ fn thousandths(text: &str) -> Option<u64> {
     format!("{whole}{part:0<3}").parse().ok()
 }
 
-/// Directories that are the host, not data on it. A container that can write one owns the host.
-const HOST_ITSELF: &[&str] = &[
-    "/", "/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/root", "/run", "/sbin", "/usr", "/var", "/var/lib",
-    "/var/run",
-];
-/// The same, with everything below.
+/// Directories that are the host like [`HOST_ITSELF`], with everything below.
 const HOST_BELOW: &[&str] = &[
     "/proc",
     "/sys",
@@ -171,7 +167,26 @@ fn pairs(field: &'static str, items: &[String], sign: char) -> Result<BTreeMap<S
     items.iter().map(pair).collect()
 }
 
+/// The directories of the host among some mounts that a container may write.
+pub fn writable_sources(mounts: &Value) -> Vec<String> {
+    let Value::List(mounts) = mounts else { return Vec::new() };
+    let source = |mount: &Value| match mount {
+        Value::Arrow(arrow) => writable_source(arrow),
+        _ => None,
+    };
+    mounts.iter().filter_map(source).collect()
+}
+
+fn writable_source(arrow: &Arrow) -> Option<String> {
+    (!arrow.flags.iter().any(|flag| flag == "read_only")).then(|| arrow.from.clone())
+}
+
 impl Container {
+    /// The directories of the host that it may write.
+    pub fn writable_sources(&self) -> Vec<String> {
+        self.mounts.iter().filter_map(writable_source).collect()
+    }
+
     /// What Docker is asked for.
     pub(in crate::resource) fn body(&self) -> Result<Body, ArgError> {
         let mut binds = Vec::new();

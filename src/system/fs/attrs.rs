@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid, chmodat, chownat};
 
 use super::look::{entry, entry_of};
-use super::walk::{Last, by_descriptor, place};
+use super::walk::{Last, by_descriptor};
 use super::{Actuator, Attrs, Entry, EntryKind, failed, write};
 use crate::failure::Failure;
 
@@ -16,7 +16,7 @@ impl Actuator {
     pub fn set_attrs(&self, path: impl AsRef<Path>, attrs: Attrs) -> Result<(), Failure> {
         let path = path.as_ref();
         let gone = || Failure::new(format!("{} does not exist", path.display()));
-        let place = place(path, Last::Keep)?.ok_or_else(gone)?;
+        let place = self.place(path, Last::Keep)?.ok_or_else(gone)?;
         let fd = place.open()?.ok_or_else(gone)?;
         let entry = entry_of(&fd).map_err(|errno| failed("look at", path, errno))?;
         match &entry.kind {
@@ -24,7 +24,7 @@ impl Actuator {
             EntryKind::Other => {
                 return Err(Failure::new(format!("{} is {}: left alone", path.display(), entry.kind.show())));
             }
-            EntryKind::File if entry.nlink > 1 && !place.guarded => {
+            EntryKind::File if entry.nlink > 1 && !place.guarded() => {
                 return Err(Failure::new(format!("{} has {} names", path.display(), entry.nlink))
                     .because("others can write its directory, so its other name may be a file of somebody else")
                     .hint("remove the extra hard links, or the file, and run again"));
@@ -54,7 +54,7 @@ impl Actuator {
         {
             self.make_dir(parent, Attrs::default())?;
         }
-        let place = place(path, Last::Keep)?;
+        let place = self.place(path, Last::Keep)?;
         let place = place.ok_or_else(|| Failure::new(format!("the parent of {} went away", path.display())))?;
         match entry(&place)?.map(|found| found.kind) {
             None => {

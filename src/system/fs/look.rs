@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use rustix::fs::{Dir, FileType, Mode, OFlags, fstat, openat};
 use rustix::io::Errno;
 use sha2::Digest as _;
 
-use super::walk::{Last, Place, by_descriptor, place, read_link};
+use super::walk::{self, Last, Place, by_descriptor, read_link};
 use super::{Entry, EntryKind, Probe, failed};
 use crate::failure::{Context, Failure};
 use crate::value::{Blob, Digest, show_size};
@@ -38,12 +38,12 @@ pub struct Bytes {
 impl Probe {
     /// What stands at a path; a link at its end stands for itself. `None`: nothing does, or a directory on the way is missing.
     pub fn stat(&self, path: impl AsRef<Path>) -> Result<Option<Entry>, Failure> {
-        stat_at(path.as_ref(), Last::Keep)
+        self.stat_at(path.as_ref(), Last::Keep)
     }
 
     /// As [`Probe::stat`], with a link at the end followed; `None` also when it points to nothing.
     pub fn stat_following(&self, path: impl AsRef<Path>) -> Result<Option<Entry>, Failure> {
-        stat_at(path.as_ref(), Last::Follow)
+        self.stat_at(path.as_ref(), Last::Follow)
     }
 
     /// Whether something stands at a path (a link at the end is followed).
@@ -55,7 +55,7 @@ impl Probe {
     /// them. Never waits: a FIFO or a device is an error. More than `limit` bytes are an error that names it.
     pub fn read(&self, path: impl AsRef<Path>, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
         let path = path.as_ref();
-        let Some(mut file) = open_regular(path)? else { return Ok(None) };
+        let Some(mut file) = self.open(path)? else { return Ok(None) };
         let mut bytes = Vec::new();
         file.by_ref()
             .take(limit + 1)
@@ -69,7 +69,10 @@ impl Probe {
 
     /// A regular file, opened for reading; `None` when there is nothing. Never waits, and links as in [`Probe::read`].
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Option<File>, Failure> {
-        open_regular(path.as_ref())
+        match self.place(path.as_ref(), Last::Follow)? {
+            Some(place) => open_regular_at(&place),
+            None => Ok(None),
+        }
     }
 
     /// The text of a regular file; `None` when there is nothing. Not UTF-8 is an error.
@@ -83,7 +86,7 @@ impl Probe {
     /// A file's content by hash, read in pieces, so that its length does not matter up to [`MOST_CONTENT`].
     pub fn content(&self, path: impl AsRef<Path>) -> Result<Option<Bytes>, Failure> {
         let path = path.as_ref();
-        let Some(file) = open_regular(path)? else { return Ok(None) };
+        let Some(file) = self.open(path)? else { return Ok(None) };
         hash(file).with_context(|| format!("cannot read {}", path.display())).and_then(|bytes| match bytes {
             Some(bytes) => Ok(Some(bytes)),
             None => Err(Failure::new(format!("{} is larger than {}", path.display(), show_size(MOST_CONTENT)))
@@ -116,7 +119,7 @@ impl Probe {
     /// The names in a directory, sorted; `None` when it does not exist. A link at the end is followed where links may be.
     pub fn list(&self, dir: impl AsRef<Path>) -> Result<Option<Vec<OsString>>, Failure> {
         let path = dir.as_ref();
-        let Some(place) = place(path, Last::Follow)? else { return Ok(None) };
+        let Some(place) = self.place(path, Last::Follow)? else { return Ok(None) };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(&place.dir, &place.name, flags, Mode::empty()) {
             Ok(dir) => names(&dir).map(Some).map_err(|errno| failed("list", path, errno)),
@@ -128,9 +131,21 @@ impl Probe {
     /// The path without any links, as the kernel knows it; `None` when nothing stands there.
     pub fn canonical(&self, path: impl AsRef<Path>) -> Result<Option<PathBuf>, Failure> {
         let path = path.as_ref();
-        let Some(place) = place(path, Last::Follow)? else { return Ok(None) };
+        let Some(place) = self.place(path, Last::Follow)? else { return Ok(None) };
         let Some(fd) = place.open()? else { return Ok(None) };
         canonical(&fd).map(Some).map_err(|errno| failed("look at", path, errno))
+    }
+
+    /// Where a path leads; `None` when a directory on the way does not exist.
+    pub(super) fn place(&self, path: &Path, last: Last) -> Result<Option<Place>, Failure> {
+        walk::place(path, last, self.container_mounts())
+    }
+
+    fn stat_at(&self, path: &Path, last: Last) -> Result<Option<Entry>, Failure> {
+        match self.place(path, last)? {
+            Some(place) => entry(&place),
+            None => Ok(None),
+        }
     }
 }
 
@@ -140,28 +155,19 @@ pub(super) fn canonical(fd: impl AsFd) -> Result<PathBuf, Errno> {
     Ok(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
 }
 
-fn stat_at(path: &Path, last: Last) -> Result<Option<Entry>, Failure> {
-    match place(path, last)? {
-        Some(place) => entry(&place),
-        None => Ok(None),
-    }
-}
-
 /// What stands at a place.
 pub(super) fn entry(place: &Place) -> Result<Option<Entry>, Failure> {
-    match place.open()? {
-        Some(fd) => entry_of(&fd).map(Some).map_err(|errno| failed("look at", &place.path, errno)),
-        None => Ok(None),
-    }
+    let Some(fd) = place.open()? else { return Ok(None) };
+    entry_of(&fd).map(Some).map_err(|errno| failed("look at", &place.path, errno))
 }
 
 /// What a descriptor is.
-pub(super) fn entry_of(fd: &OwnedFd) -> Result<Entry, Errno> {
-    let stat = fstat(fd)?;
+pub(super) fn entry_of(fd: impl AsFd) -> Result<Entry, Errno> {
+    let stat = fstat(&fd)?;
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => EntryKind::File,
         FileType::Directory => EntryKind::Directory,
-        FileType::Symlink => EntryKind::Link(read_link(fd, "")?.ok_or(Errno::IO)?.into()),
+        FileType::Symlink => EntryKind::Link(read_link(&fd, "")?.ok_or(Errno::IO)?.into()),
         _ => EntryKind::Other,
     };
     Ok(Entry {
@@ -176,12 +182,6 @@ pub(super) fn entry_of(fd: &OwnedFd) -> Result<Entry, Errno> {
         dev: stat.st_dev,
         ino: stat.st_ino,
     })
-}
-
-/// Opens a regular file for reading, links at the end followed where they may be.
-fn open_regular(path: &Path) -> Result<Option<File>, Failure> {
-    let Some(place) = place(path, Last::Follow)? else { return Ok(None) };
-    open_regular_at(&place)
 }
 
 /// Opens the regular file at a place for reading. What is there is asked first: opening a device can already do something.

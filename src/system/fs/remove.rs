@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, StatxAttributes, StatxFlags, fstat, open
 use rustix::io::Errno;
 
 use super::look::{canonical, entry, names};
-use super::walk::{Last, Place, place, sync_dir};
+use super::walk::{Last, Place, sync_dir};
 use super::{Actuator, EntryKind, Probe, failed};
 use crate::failure::Failure;
 
@@ -21,19 +21,19 @@ const MOST_ROUNDS: u32 = 8;
 impl Actuator {
     /// Removes a file, a link, a socket: anything but a directory. Nothing there is fine.
     pub fn remove_file(&self, path: impl AsRef<Path>) -> Result<(), Failure> {
-        remove_one(path.as_ref(), AtFlags::empty())
+        self.remove_one(path.as_ref(), AtFlags::empty())
     }
 
     /// Removes an empty directory. Nothing there is fine.
     pub fn remove_dir(&self, path: impl AsRef<Path>) -> Result<(), Failure> {
-        remove_one(path.as_ref(), AtFlags::REMOVEDIR)
+        self.remove_one(path.as_ref(), AtFlags::REMOVEDIR)
     }
 
     /// Removes a directory with everything below it. Follows no link and crosses no mount point: with a mount below it, nothing
     /// is removed at all. Nothing there is fine; a link or file in its place is refused.
     pub fn remove_tree(&self, path: impl AsRef<Path>) -> Result<(), Failure> {
         let path = path.as_ref();
-        let Some(place) = named_place(path)? else { return Ok(()) };
+        let Some(place) = self.named_place(path)? else { return Ok(()) };
         match entry(&place)?.map(|found| found.kind) {
             None => return Ok(()),
             Some(EntryKind::Directory) => {}
@@ -48,6 +48,17 @@ impl Actuator {
         empty(&root, path, above.st_dev, 0)?;
         remove_at(&place, AtFlags::REMOVEDIR)
     }
+
+    fn remove_one(&self, path: &Path, flags: AtFlags) -> Result<(), Failure> {
+        match self.named_place(path)? {
+            Some(place) => remove_at(&place, flags),
+            None => Ok(()),
+        }
+    }
+
+    fn named_place(&self, path: &Path) -> Result<Option<Place>, Failure> {
+        self.place(path, Last::Keep)?.map(Place::named).transpose()
+    }
 }
 
 impl Probe {
@@ -61,17 +72,6 @@ fn mounted(point: &Path) -> Failure {
     Failure::new(format!("{} is a mount point", point.display()))
         .because("what is mounted is never removed")
         .hint("unmount it first, with a `mount` task and `state = absent`")
-}
-
-fn named_place(path: &Path) -> Result<Option<Place>, Failure> {
-    place(path, Last::Keep)?.map(Place::named).transpose()
-}
-
-fn remove_one(path: &Path, flags: AtFlags) -> Result<(), Failure> {
-    match named_place(path)? {
-        Some(place) => remove_at(&place, flags),
-        None => Ok(()),
-    }
 }
 
 fn remove_at(place: &Place, flags: AtFlags) -> Result<(), Failure> {

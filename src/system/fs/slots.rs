@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::look::names;
 use super::plain_tree::{self, FoundTree, NewTree, new_dir, open_dir};
 use super::remove::remove_entry;
-use super::walk::{Last, Place, place, read_link, sync_dir};
+use super::walk::{Last, Place, read_link, sync_dir};
 use super::{Actuator, Attrs, Probe, failed};
 use crate::failure::Failure;
 
@@ -72,7 +72,7 @@ impl Probe {
     /// It cannot be read, or `current` is anything but a link to a generation's place.
     pub fn slot(&self, path: impl AsRef<Path>) -> Result<Option<Slot>, Failure> {
         let path = path.as_ref();
-        let Some((_, dir)) = open_slot(path)? else { return Ok(None) };
+        let Some((_, dir)) = open_slot(self, path)? else { return Ok(None) };
         let mut slot = Slot { current: current(&dir, path)?, ..Slot::default() };
         let Some(all) = open_generations(&dir, path)? else { return Ok(Some(slot)) };
         for name in names(&all).map_err(|errno| failed("list", &path.join(GENERATIONS), errno))? {
@@ -99,7 +99,7 @@ impl Probe {
     /// It cannot be read, or is too deep or too large.
     pub fn generation(&self, slot: impl AsRef<Path>, id: &str) -> Result<Option<FoundTree>, Failure> {
         let slot = slot.as_ref();
-        let Some((_, dir)) = open_slot(slot)? else { return Ok(None) };
+        let Some((_, dir)) = open_slot(self, slot)? else { return Ok(None) };
         let Some(all) = open_generations(&dir, slot)? else { return Ok(None) };
         let path = slot.join(GENERATIONS).join(id);
         match open_dir(&all, OsStr::new(id)) {
@@ -124,7 +124,7 @@ impl Actuator {
             }
         }
         let gone = || Failure::new(format!("{} went away", slot.display()));
-        let (_, dir) = open_slot(slot)?.ok_or_else(gone)?;
+        let (_, dir) = open_slot(self, slot)?.ok_or_else(gone)?;
         let all = open_generations(&dir, slot)?.ok_or_else(gone)?;
         sweep(&all, slot)?;
         let (path, new) = (slot.join(GENERATIONS).join(id), OsString::from(format!(".new-{id}")));
@@ -155,7 +155,7 @@ impl Actuator {
     pub fn turn_slot(&self, slot: impl AsRef<Path>, id: Option<&str>) -> Result<(), Failure> {
         let slot = slot.as_ref();
         let gone = || Failure::new(format!("the slot {} does not exist", slot.display()));
-        let (_, dir) = open_slot(slot)?.ok_or_else(gone)?;
+        let (_, dir) = open_slot(self, slot)?.ok_or_else(gone)?;
         // Refuses what is no link of ours.
         let now = current(&dir, slot)?;
         match id {
@@ -178,7 +178,7 @@ impl Actuator {
     /// Takes generations away. Each loses its name first, so that no half of one is ever seen; the current one is left.
     pub fn prune_generations(&self, slot: impl AsRef<Path>, ids: &[String]) -> Result<(), Failure> {
         let slot = slot.as_ref();
-        let Some((_, dir)) = open_slot(slot)? else { return Ok(()) };
+        let Some((_, dir)) = open_slot(self, slot)? else { return Ok(()) };
         let Some(all) = open_generations(&dir, slot)? else { return Ok(()) };
         let used = current(&dir, slot)?;
         sweep(&all, slot)?;
@@ -195,8 +195,8 @@ impl Actuator {
 
 /// Opens a slot's directory, and where it stands; `None` when there is nothing. A link in its place is refused: what a container
 /// mounts is the directory.
-fn open_slot(path: &Path) -> Result<Option<(Place, OwnedFd)>, Failure> {
-    let Some(place) = place(path, Last::Keep)?.map(Place::named).transpose()? else { return Ok(None) };
+fn open_slot(probe: &Probe, path: &Path) -> Result<Option<(Place, OwnedFd)>, Failure> {
+    let Some(place) = probe.place(path, Last::Keep)?.map(Place::named).transpose()? else { return Ok(None) };
     match open_dir(&place.dir, &place.name) {
         Ok(dir) => Ok(Some((place, dir))),
         Err(Errno::NOENT) => Ok(None),

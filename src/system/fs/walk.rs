@@ -9,7 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, fstat, open, openat, readlinkat};
 use rustix::io::Errno;
 
-use super::failed;
+use super::{ContainerMounts, failed};
 use crate::failure::Failure;
 
 /// The most links on one way; the kernel's own limit (`path_resolution(7)`).
@@ -21,8 +21,10 @@ pub(super) struct Place {
     pub(super) dir: OwnedFd,
     /// The name in it; `.` when the path is the directory itself, as with `/`.
     pub(super) name: OsString,
-    /// Whether nobody but root (or the user that runs this) can change what stands in the directory or on the way to it.
-    pub(super) guarded: bool,
+    /// Whether the directory and those on the way to it are root's (or of the user that runs this), and closed to others.
+    ours: bool,
+    /// What containers can change.
+    mounts: ContainerMounts,
     /// The path as it was asked for.
     pub(super) path: PathBuf,
 }
@@ -37,7 +39,7 @@ pub(super) enum Last {
 }
 
 /// Where a path leads; `None` when a directory on the way does not exist.
-pub(super) fn place(path: &Path, last: Last) -> Result<Option<Place>, Failure> {
+pub(super) fn place(path: &Path, last: Last, mounts: &ContainerMounts) -> Result<Option<Place>, Failure> {
     let mut todo = VecDeque::new();
     for part in path.components() {
         match part {
@@ -51,8 +53,8 @@ pub(super) fn place(path: &Path, last: Last) -> Result<Option<Place>, Failure> {
     }
     let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|errno| failed("open", Path::new("/"), errno))?;
-    let guarded = is_guarded(&root).map_err(|errno| failed("look at", Path::new("/"), errno))?;
-    Walk { path, stack: vec![Open { dir: root, guarded }], todo, last, links: 0 }.run()
+    let ours = is_ours(&root).map_err(|errno| failed("look at", Path::new("/"), errno))?;
+    Walk { path, stack: vec![Open { dir: root, ours }], todo, last, mounts, links: 0 }.run()
 }
 
 fn odd(path: &Path) -> Failure {
@@ -62,7 +64,7 @@ fn odd(path: &Path) -> Failure {
 
 struct Open {
     dir: OwnedFd,
-    guarded: bool,
+    ours: bool,
 }
 
 struct Walk<'a> {
@@ -71,6 +73,7 @@ struct Walk<'a> {
     stack: Vec<Open>,
     todo: VecDeque<OsString>,
     last: Last,
+    mounts: &'a ContainerMounts,
     links: u32,
 }
 
@@ -100,8 +103,8 @@ impl Walk<'_> {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             match openat(&here.dir, &name, flags, Mode::empty()) {
                 Ok(dir) => {
-                    let guarded = here.guarded && is_guarded(&dir).map_err(|errno| self.failed(errno))?;
-                    self.stack.push(Open { dir, guarded });
+                    let ours = here.ours && is_ours(&dir).map_err(|errno| self.failed(errno))?;
+                    self.stack.push(Open { dir, ours });
                 }
                 Err(Errno::NOENT) => return Ok(None),
                 Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -121,7 +124,7 @@ impl Walk<'_> {
     /// Where the walk stands, with a name in it.
     fn end(mut self, name: OsString) -> Option<Place> {
         let here = self.stack.pop()?;
-        Some(Place { dir: here.dir, name, guarded: here.guarded, path: self.path.to_owned() })
+        Some(Place { dir: here.dir, name, ours: here.ours, mounts: self.mounts.clone(), path: self.path.to_owned() })
     }
 
     fn failed(&self, errno: Errno) -> Failure {
@@ -129,14 +132,28 @@ impl Walk<'_> {
     }
 
     fn follow(&mut self, name: &OsStr, target: &OsStr) -> Result<(), Failure> {
-        if !self.stack.last().is_some_and(|here| here.guarded) {
+        let refused = |whose: String, hint: &str| {
             let (name, target) = (Path::new(name).display(), Path::new(target).display());
-            return Err(Failure::new(format!(
-                "{} leads through a link that others could have made",
-                self.path.display()
-            ))
-            .because(format!("`{name}` points to {target}, in a directory that is not root's alone"))
-            .hint("name the real path, or make the directories above the link writable by root only"));
+            Err(Failure::new(format!("{} leads through a link that others could have made", self.path.display()))
+                .because(format!("`{name}` points to {target}, in {whose}"))
+                .hint(hint))
+        };
+        match self.stack.last() {
+            Some(here) if here.ours => {
+                // In the root directory itself no container writes that is not the host's own anyway.
+                let mount = if self.stack.len() > 1 { self.mounts.holding(&here.dir) } else { None };
+                if let Some(mount) = mount {
+                    let whose = format!("{}, which a container mounts writable", mount.display());
+                    return refused(whose, "name the real path: in what a container can write, no link is followed");
+                }
+            }
+            _ => {
+                let whose = "a directory that is not root's alone".to_owned();
+                return refused(
+                    whose,
+                    "name the real path, or make the directories above the link writable by root only",
+                );
+            }
         }
         self.links += 1;
         if self.links > MOST_LINKS {
@@ -163,10 +180,14 @@ pub(super) fn read_link(dir: impl AsFd, name: impl AsRef<OsStr>) -> Result<Optio
 
 /// Whether only root (or the user that runs this) can change the entries of a directory. Group and other bits also hold
 /// the mask of an ACL, so an ACL that lets others write shows here.
-fn is_guarded(dir: impl AsFd) -> Result<bool, Errno> {
+fn is_ours(dir: impl AsFd) -> Result<bool, Errno> {
     let stat = fstat(dir)?;
-    let ours = stat.st_uid == 0 || stat.st_uid == rustix::process::geteuid().as_raw();
-    Ok(ours && stat.st_mode & 0o022 == 0)
+    Ok(is_own(stat.st_uid) && stat.st_mode & 0o022 == 0)
+}
+
+/// Whether a user is root, or the one that runs this.
+fn is_own(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
 /// `/proc/self/fd/N`: the way to a call that takes no `O_PATH` descriptor (chmod), without walking a path again.
@@ -176,6 +197,11 @@ pub(super) fn by_descriptor(fd: impl AsFd) -> PathBuf {
 }
 
 impl Place {
+    /// Whether nobody but root (or the user that runs this) can change what stands in the directory or on the way to it.
+    pub(super) fn guarded(&self) -> bool {
+        self.ours && self.mounts.holding(&self.dir).is_none()
+    }
+
     /// What stands there, opened with `O_PATH`; `None` when nothing does.
     pub(super) fn open(&self) -> Result<Option<OwnedFd>, Failure> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -21,7 +21,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::look::{entry, entry_of, names};
-use super::walk::{Last, Place, by_descriptor, place, sync_dir};
+use super::walk::{Last, Place, by_descriptor, sync_dir};
 use super::{Actuator, Attrs, EntryKind, failed, link_in_the_way};
 use crate::failure::{Context, Failure};
 
@@ -69,7 +69,7 @@ impl Actuator {
     /// The first half of [`Actuator::replace`]: everything but the rename, so that a program can look at the result first.
     pub fn stage(&self, path: impl AsRef<Path>, bytes: &[u8], attrs: Attrs) -> Result<Staged, Failure> {
         let path = path.as_ref();
-        let place = writable_place(path)?;
+        let place = self.writable_place(path)?;
         let old = place.open()?;
         let found = old.as_ref().map(entry_of).transpose().map_err(|errno| failed("look at", path, errno))?;
         let attrs = match found {
@@ -77,7 +77,7 @@ impl Actuator {
             Some(found) => match found.kind {
                 EntryKind::File => {
                     // A second name that somebody planted must not lend its setuid bit to our content.
-                    let kept = if found.nlink > 1 && !place.guarded { found.mode & 0o777 } else { found.mode };
+                    let kept = if found.nlink > 1 && !place.guarded() { found.mode & 0o777 } else { found.mode };
                     Attrs {
                         mode: Some(attrs.mode.unwrap_or(kept)),
                         uid: Some(attrs.uid.unwrap_or(found.uid)),
@@ -105,7 +105,7 @@ impl Actuator {
     /// Makes a link, or turns an existing one; atomically. Anything else at the path is refused.
     pub fn symlink(&self, path: impl AsRef<Path>, target: impl AsRef<OsStr>) -> Result<(), Failure> {
         let (path, target) = (path.as_ref(), target.as_ref());
-        let place = writable_place(path)?;
+        let place = self.writable_place(path)?;
         match entry(&place)?.map(|found| found.kind) {
             None | Some(EntryKind::Link(_)) => {}
             Some(kind) => return Err(Failure::new(format!("{} is {}, not a link", path.display(), kind.show()))),
@@ -127,6 +127,14 @@ impl Actuator {
         drop(temp);
         sync_dir(&dir, path)
     }
+
+    fn writable_place(&self, path: &Path) -> Result<Place, Failure> {
+        let missing = || {
+            Failure::new(format!("the directory of {} does not exist", path.display()))
+                .hint("put a `directory` task before this one")
+        };
+        self.place(path, Last::Keep)?.ok_or_else(missing)?.named()
+    }
 }
 
 /// Keeps the `SELinux` label of the file that is replaced; where there is none, or it may not be set, the directory's rule is as good.
@@ -140,14 +148,6 @@ fn keep_label(old: &OwnedFd, new: &File) {
     }
 }
 
-fn writable_place(path: &Path) -> Result<Place, Failure> {
-    let missing = || {
-        Failure::new(format!("the directory of {} does not exist", path.display()))
-            .hint("put a `directory` task before this one")
-    };
-    place(path, Last::Keep)?.ok_or_else(missing)?.named()
-}
-
 /// Makes a directory in one step, as others see it. `false`: something of that name appeared meanwhile.
 pub(super) fn make_dir(place: &Place, attrs: Attrs) -> Result<bool, Failure> {
     let path = &place.path;
@@ -155,7 +155,7 @@ pub(super) fn make_dir(place: &Place, attrs: Attrs) -> Result<bool, Failure> {
     sweep(&dir).map_err(|errno| failed("clean up beside", path, errno))?;
     let mut temp =
         Temp::new(&dir, Make::Directory).with_context(|| format!("cannot make directory {}", path.display()))?;
-    if !place.guarded {
+    if !place.guarded() {
         // Others may have moved another directory there: an empty one of ours is as good, anything else is refused.
         let swapped = fstat(&temp.file).map(|stat| stat.st_uid != rustix::process::geteuid().as_raw());
         let swapped = swapped.and_then(|swapped| Ok(swapped || !names(&temp.file)?.is_empty()));
