@@ -410,6 +410,9 @@ impl Runner {
             Outcome::Failed(failure, change) if step.ignore_failure => Outcome::Ignored(failure, change),
             outcome => outcome,
         };
+        for message in self.probe.warnings() {
+            self.say(EventKind::Warning { message: format!("{}: {message}", course.target) });
+        }
         self.tally.count(&outcome);
         let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (changed, failed, skipped, applied) = match &outcome {

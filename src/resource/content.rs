@@ -6,9 +6,9 @@ use super::ownership::Ownership;
 use super::{ArgError, Observed};
 use crate::change::{Change, Datum, Fields, State, Verb};
 use crate::failure::Failure;
-use crate::system::fs::{Attrs, Entry, EntryKind, STAGED};
+use crate::system::fs::{Attrs, Entry, EntryKind, STAGED, Staged, foreign_owner};
 use crate::system::{Actuator, Probe};
-use crate::value::Blob;
+use crate::value::{Blob, Digest};
 
 /// Where declared bytes come from.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,13 @@ pub(super) enum Content<'a> {
 }
 
 impl Content<'_> {
+    fn blob(self) -> Blob {
+        match self {
+            Self::Text(text) => Blob { digest: Digest::of(text.as_bytes()), len: text.len() as u64 },
+            Self::Blob(blob) => *blob,
+        }
+    }
+
     fn datum(self) -> Datum {
         match self {
             Self::Text(text) => Datum::content(text.as_bytes()),
@@ -58,9 +65,16 @@ impl Regular<'_> {
     /// The same fields as they are.
     pub(super) fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
         let Some(entry) = regular(probe, self.path)? else { return Ok(State::Absent.into()) };
+        if self.ownership.owner.is_none() && entry.foreign {
+            return Err(foreign_owner(self.path.as_ref(), entry.uid)
+                .hint("declare its `owner`, and it is made anew for that one; or remove it"));
+        }
         let mut fields = Fields::new();
-        if self.content.is_some() {
+        if let Some(content) = self.content {
             let Some(found) = probe.content(self.path)? else { return Ok(State::Absent.into()) };
+            if content.blob() != found.blob {
+                warn_of_names(probe, self.path, &entry);
+            }
             fields.insert("content".to_owned(), Datum::Content { blob: found.blob, bytes: found.bytes });
         }
         self.ownership.observe(probe, &entry, &mut fields)?;
@@ -79,7 +93,8 @@ impl Regular<'_> {
                 };
                 put(hands, self.path, &bytes, attrs, self.validate).await
             }
-            (Verb::Update, Some(content)) if change.touches("content") => {
+            // Who owned it may still have it open: one that gets another owner is made anew.
+            (Verb::Update, Some(content)) if change.touches("content") || change.touches("owner") => {
                 put(hands, self.path, &content.bytes(hands).await?, attrs, self.validate).await
             }
             (Verb::Update, _) => hands.set_attrs(self.path, attrs),
@@ -109,9 +124,23 @@ pub(super) async fn put(
     attrs: Attrs,
     validate: &[String],
 ) -> Result<(), Failure> {
-    let staged = hands.stage(path, bytes, attrs)?;
+    put_staged(hands.stage(path, bytes, attrs)?, path, validate).await
+}
+
+/// Has staged content validated, and puts it in place unless something else was put there meanwhile.
+pub(super) async fn put_staged(staged: Staged, path: &str, validate: &[String]) -> Result<(), Failure> {
     staged.validate(validate).await.map_err(|failure| failure.within(format!("{path} was not replaced")))?;
-    staged.commit()
+    staged.commit_unless_changed()
+}
+
+/// Says that a file whose content is to change has other names, which will keep the old content.
+pub(super) fn warn_of_names(probe: &Probe, path: &str, entry: &Entry) {
+    if entry.nlink > 1 {
+        let names = entry.nlink;
+        probe.warn(format!(
+            "{path} has {names} names (hard links): the new content goes to this one, the others keep the old"
+        ));
+    }
 }
 
 /// A validating command must say where the staged file goes.

@@ -6,7 +6,7 @@ use super::param::{HostPath, Mode, Owner, Presence};
 use super::{ArgError, Observed, Resource};
 use crate::change::{Change, Datum, Fields, State, Verb};
 use crate::failure::Failure;
-use crate::system::fs::EntryKind;
+use crate::system::fs::{EntryKind, foreign_owner};
 use crate::system::{Actuator, Probe};
 use crate::value::Map;
 
@@ -19,6 +19,8 @@ crate::kind! {
     /// Where a file system of a network or of a program (FUSE) is mounted on it, a directory is there, and only with an owner, group or
     /// mode there is something to look at: these are of what is mounted. One that is dead is taken away then, as `mounted` of the
     /// change tells, and a `mount` task behind this one mounts it again.
+    ///
+    /// In a directory that others can write to, one of another user is a failure unless `owner` is declared, as with `file`.
     pub struct Directory = "directory" {
         /// Where it stands.
         path: HostPath,
@@ -94,6 +96,10 @@ impl Resource for Directory {
         let Some(entry) = probe.stat(path)? else { return Ok(State::Absent.into()) };
         match &entry.kind {
             EntryKind::Directory => {
+                if self.state == Presence::Present && self.owner.is_none() && entry.foreign {
+                    return Err(foreign_owner(path.as_ref(), entry.uid)
+                        .hint("declare its `owner`, or remove it: what is put inside is that user's to change"));
+                }
                 let mut fields = Fields::new();
                 self.ownership().observe(probe, &entry, &mut fields)?;
                 Ok(State::Present(fields).into())

@@ -1,10 +1,10 @@
 //! `file`: a regular file.
 
-use super::content::{Content, Regular, check_validate};
+use super::content::{Content, Regular, check_validate, regular};
 use super::ownership::Ownership;
 use super::param::{HostPath, Mode, Owner, Presence};
 use super::{ArgError, Observed, Resource};
-use crate::change::{Change, State};
+use crate::change::{Change, Fields, State};
 use crate::failure::Failure;
 use crate::system::{Actuator, Probe};
 use crate::value::{Blob, Map};
@@ -15,6 +15,15 @@ crate::kind! {
     /// The content is replaced atomically: whoever reads the file sees the old one or the new one, also after a power cut.
     /// What is not declared stays as it is. Without `content` and `source` only owner, group and mode are kept, and a missing
     /// file is made empty. A link, a directory or a device at the path is a failure.
+    ///
+    /// Access lists, capabilities and other extended attributes stay when the content is replaced; where the file system does
+    /// not take them over, the step fails. A second name of the file (a hard link) keeps the old content, and a warning says so.
+    /// What another program wrote between the look and the replace, for instance while `validate` ran, is never overwritten:
+    /// the step fails.
+    ///
+    /// In a directory that others can write to, a file of another user (neither root's, nor fanli's own, nor of the
+    /// directory's owner) is a failure unless `owner` is declared: whoever planted it could change it afterwards. With
+    /// `owner` it is made anew.
     pub struct File = "file" {
         /// Where it stands. Its directory must exist.
         path: HostPath,
@@ -22,7 +31,7 @@ crate::kind! {
         content: Option<String>,
         /// A file beside the playbook whose bytes are the content.
         source: Option<Blob>,
-        /// Its owner. Not declared: a new file belongs to whom fanli runs as.
+        /// Its owner. Not declared: a new file belongs to whom fanli runs as. One that changes its owner is made anew.
         owner: Option<Owner>,
         /// Its group.
         group: Option<Owner>,
@@ -80,6 +89,10 @@ impl Resource for File {
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
+        if self.state == Presence::Absent {
+            let found = regular(probe, &self.path.0)?;
+            return Ok(found.map_or(State::Absent, |_| State::Present(Fields::new())).into());
+        }
         self.regular().observe(probe)
     }
 

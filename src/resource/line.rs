@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::content::{check_validate, put, regular};
+use super::content::{check_validate, put_staged, regular, warn_of_names};
 use super::param::{HostPath, Presence};
 use super::{ArgError, Observed, Resource};
-use crate::change::{Change, Datum, State, Verb};
+use crate::change::{Change, Datum, State, Verb, between};
 use crate::failure::Failure;
-use crate::system::fs::Attrs;
+use crate::system::fs::{Attrs, Entry, foreign_owner};
 use crate::system::{Actuator, Probe};
 use crate::value::Map;
 
@@ -82,6 +82,17 @@ impl<'a> Text<'a> {
 }
 
 impl Line {
+    /// The bytes of the file, and what it was before they were read.
+    fn read(&self, probe: &Probe) -> Result<Option<(Vec<u8>, Entry)>, Failure> {
+        let path = &self.path.0;
+        let Some(entry) = regular(probe, path)? else { return Ok(None) };
+        if entry.foreign {
+            return Err(foreign_owner(path.as_ref(), entry.uid)
+                .hint("declare its `owner` with a `file` task before this one, or remove it"));
+        }
+        probe.read_seen(path, MOST_FILE)
+    }
+
     /// Whether `starting` or `containing` finds a line.
     fn finds(&self, line: &[u8]) -> bool {
         let starts = self.starting.as_ref().is_some_and(|text| line.starts_with(text.as_bytes()));
@@ -208,17 +219,14 @@ impl Resource for Line {
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
-        let bytes = match regular(probe, &self.path.0)? {
-            Some(_) => probe.read(&self.path.0, MOST_FILE)?,
-            None => None,
-        };
-        let Some(bytes) = bytes else {
+        let Some(found) = self.read(probe)? else {
             // A missing file has no lines: nothing is left to do for `absent`.
             return Ok(match self.state {
                 Presence::Present => State::Absent.into(),
                 Presence::Absent => State::present([("line", Datum::Absent)]).into(),
             });
         };
+        let (bytes, entry) = found;
         let text = Text::cut(&bytes);
         let current = self.current(&text).and_then(|at| text.plain().nth(at));
         let current = current.map(|line| String::from_utf8_lossy(line).into_owned());
@@ -226,20 +234,22 @@ impl Resource for Line {
             Presence::Present => self.others(&text),
             Presence::Absent => Datum::Absent,
         };
-        Ok(State::present([("line", current.map_or(Datum::Absent, Datum::from)), ("others", others)]).into())
+        let state = State::present([("line", current.map_or(Datum::Absent, Datum::from)), ("others", others)]);
+        if between(&self.desired(), &state).is_some() {
+            warn_of_names(probe, &self.path.0, &entry);
+        }
+        Ok(state.into())
     }
 
     async fn apply(&self, change: &Change, hands: &Actuator) -> Result<Map, Failure> {
         let path = &self.path.0;
-        let bytes = match regular(hands, path)? {
-            Some(_) => hands.read(path, MOST_FILE)?,
-            None => None,
-        };
+        let (bytes, seen) = self.read(hands)?.unzip();
         if bytes.is_none() && change.verb == Verb::Create && !self.create {
             return Err(Failure::new(format!("{path} does not exist"))
                 .hint("`create = true` makes it, or put the task that does before this one"));
         }
-        put(hands, path, &self.mended(&bytes.unwrap_or_default()), Attrs::default(), &self.validate).await?;
+        let staged = hands.stage(path, &self.mended(&bytes.unwrap_or_default()), Attrs::default())?;
+        put_staged(staged.made_from(seen), path, &self.validate).await?;
         Ok(Map::new())
     }
 }

@@ -4,7 +4,7 @@ use super::param::{HostPath, Presence};
 use super::{ArgError, Observed, Resource};
 use crate::change::{Change, Datum, State, Verb};
 use crate::failure::Failure;
-use crate::system::fs::EntryKind;
+use crate::system::fs::{EntryKind, foreign_owner};
 use crate::system::{Actuator, Probe};
 use crate::value::Map;
 
@@ -49,8 +49,17 @@ impl Resource for Link {
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
         let path = &self.path.0;
-        match probe.stat(path)?.map(|entry| entry.kind) {
+        let found = probe.stat(path)?;
+        let owner = found.as_ref().filter(|entry| entry.foreign).map(|entry| entry.uid);
+        match found.map(|entry| entry.kind) {
             None => Ok(State::Absent.into()),
+            // A link is turned by a new one, which is fanli's own.
+            Some(EntryKind::Link(to)) if self.to.as_ref().is_some_and(|wanted| to.as_os_str() == wanted.as_str()) => {
+                match owner {
+                    Some(uid) => Err(foreign_owner(path.as_ref(), uid).hint("remove it: that user may turn it")),
+                    None => Ok(State::present([("to", to.to_string_lossy().as_ref())]).into()),
+                }
+            }
             Some(EntryKind::Link(to)) => Ok(State::present([("to", to.to_string_lossy().as_ref())]).into()),
             Some(_) if self.force => Ok(State::present([("to", Datum::Absent)]).into()),
             Some(other) => Err(Failure::new(format!("{path} is {}, not a link", other.show()))

@@ -118,6 +118,16 @@ impl Probe {
         (self.progress)(message, amount);
     }
 
+    /// Says something that a person should read, whatever becomes of the step. Said twice in a step, it is told once.
+    pub fn warn(&self, message: String) {
+        self.host.warn(message);
+    }
+
+    /// What the steps have said by [`Probe::warn`] since this was asked last.
+    pub fn warnings(&self) -> Vec<String> {
+        self.host.warnings()
+    }
+
     /// fanli's own folder on this host.
     pub fn state_dir(&self) -> &Path {
         &self.state_dir

@@ -54,8 +54,14 @@ impl Probe {
     /// The bytes of a regular file; `None` when there is nothing. Links at the end are followed where only root can have made
     /// them. Never waits: a FIFO or a device is an error. More than `limit` bytes are an error that names it.
     pub fn read(&self, path: impl AsRef<Path>, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+        Ok(self.read_seen(path, limit)?.map(|(bytes, _)| bytes))
+    }
+
+    /// As [`Probe::read`], with what the file was before it was read.
+    pub fn read_seen(&self, path: impl AsRef<Path>, limit: u64) -> Result<Option<(Vec<u8>, Entry)>, Failure> {
         let path = path.as_ref();
         let Some(mut file) = self.open(path)? else { return Ok(None) };
+        let seen = entry_of(&file).map_err(|errno| failed("look at", path, errno))?;
         let mut bytes = Vec::new();
         file.by_ref()
             .take(limit + 1)
@@ -64,7 +70,7 @@ impl Probe {
         if bytes.len() as u64 > limit {
             return Err(Failure::new(format!("{} is larger than {}", path.display(), show_size(limit))));
         }
-        Ok(Some(bytes))
+        Ok(Some((bytes, seen)))
     }
 
     /// A regular file, opened for reading; `None` when there is nothing. Never waits, and links as in [`Probe::read`].
@@ -158,10 +164,11 @@ pub(super) fn canonical(fd: impl AsFd) -> Result<PathBuf, Errno> {
 /// What stands at a place.
 pub(super) fn entry(place: &Place) -> Result<Option<Entry>, Failure> {
     let Some(fd) = place.open()? else { return Ok(None) };
-    entry_of(&fd).map(Some).map_err(|errno| failed("look at", &place.path, errno))
+    let found = entry_of(&fd).and_then(|found| Ok(Entry { foreign: place.is_foreign(found.uid)?, ..found }));
+    found.map(Some).map_err(|errno| failed("look at", &place.path, errno))
 }
 
-/// What a descriptor is.
+/// What a descriptor is; by itself nothing is foreign.
 pub(super) fn entry_of(fd: impl AsFd) -> Result<Entry, Errno> {
     let stat = fstat(&fd)?;
     let kind = match FileType::from_raw_mode(stat.st_mode) {
@@ -181,6 +188,7 @@ pub(super) fn entry_of(fd: impl AsFd) -> Result<Entry, Errno> {
         nlink: stat.st_nlink,
         dev: stat.st_dev,
         ino: stat.st_ino,
+        foreign: false,
     })
 }
 

@@ -15,6 +15,7 @@ mod slots;
 mod validate;
 mod walk;
 mod write;
+mod xattrs;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,6 +56,9 @@ pub struct Entry {
     pub dev: u64,
     /// Its number on that file system.
     pub ino: u64,
+    /// Whether it belongs to a user that is neither root, nor fanli's own, nor the owner of its directory, in a directory that
+    /// others than root can write to: that user made it, or was given it, and decides what becomes of it.
+    pub foreign: bool,
 }
 
 /// What an [`Entry`] is.
@@ -71,6 +75,11 @@ pub enum EntryKind {
 }
 
 impl Entry {
+    /// What differs as soon as anything of it changed, or another file took its place.
+    fn version(&self) -> (u64, u64, u64, (i64, u32), (i64, u32)) {
+        (self.dev, self.ino, self.size, self.mtime, self.ctime)
+    }
+
     /// When anything of it last changed, a rename included, since 1970.
     pub fn changed(&self) -> std::time::Duration {
         std::time::Duration::new(u64::try_from(self.ctime.0).unwrap_or(0), self.ctime.1)
@@ -117,6 +126,12 @@ fn failed(doing: &str, path: &Path, errno: Errno) -> Failure {
             .hint(format!("fanli runs as user {} on this host: `become = true` makes it root", user.as_raw()));
     }
     failure
+}
+
+/// What belongs to a user that could be anybody: see [`Entry::foreign`].
+pub fn foreign_owner(path: &Path, uid: u32) -> Failure {
+    Failure::new(format!("{} belongs to user {uid}, in a directory that others can write to", path.display()))
+        .because("that user made it, or was given it, and may change it at any time")
 }
 
 /// A write that finds a link where it was to put something.

@@ -202,6 +202,12 @@ impl Place {
         self.ours && self.mounts.holding(&self.dir).is_none()
     }
 
+    /// Whether something of that owner in this directory belongs to a user that only others could have let in: see
+    /// [`Entry::foreign`](super::Entry::foreign).
+    pub(super) fn is_foreign(&self, uid: u32) -> Result<bool, Errno> {
+        Ok(!is_own(uid) && !is_ours(&self.dir)? && fstat(&self.dir)?.st_uid != uid)
+    }
+
     /// What stands there, opened with `O_PATH`; `None` when nothing does.
     pub(super) fn open(&self) -> Result<Option<OwnedFd>, Failure> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;

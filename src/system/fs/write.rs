@@ -15,14 +15,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, XattrFlags, fchmod, fchown, flock,
-    fsetxattr, fstat, fsync, getxattr, mkdirat, openat, renameat, renameat_with, statat, symlinkat, unlinkat,
+    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, RenameFlags, Uid, fchmod, fchown, flock, fstat, fsync,
+    mkdirat, openat, renameat, renameat_with, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
 use super::look::{entry, entry_of, names};
-use super::walk::{Last, Place, by_descriptor, sync_dir};
-use super::{Actuator, Attrs, EntryKind, failed, link_in_the_way};
+use super::walk::{Last, Place, sync_dir};
+use super::{Actuator, Attrs, Entry, EntryKind, failed, foreign_owner, link_in_the_way, xattrs};
 use crate::failure::{Context, Failure};
 
 /// A file's new content beside its place, not yet in it. Dropped without [`Staged::commit`], it goes away.
@@ -32,12 +32,36 @@ pub struct Staged {
     temp: Temp,
     place: Place,
     shown: PathBuf,
+    /// What stood in the place.
+    seen: Option<Entry>,
 }
 
 impl Staged {
     /// The temporary file's path, for a program that validates it.
     pub fn path(&self) -> &Path {
         &self.shown
+    }
+
+    /// Says what the new content was made from, where that was looked at before it was staged.
+    pub fn made_from(self, seen: Option<Entry>) -> Self {
+        Self { seen, ..self }
+    }
+
+    /// Puts it into its place, unless another program has changed or replaced what stood there since it was looked at. Between
+    /// that comparison and the rename there is nothing but the two calls.
+    pub fn commit_unless_changed(self) -> Result<(), Failure> {
+        let now = entry(&self.place)?;
+        let same = match (&self.seen, &now) {
+            (None, None) => true,
+            (Some(seen), Some(now)) => seen.version() == now.version(),
+            _ => false,
+        };
+        if same {
+            return self.commit();
+        }
+        Err(Failure::new(format!("{} was changed by another program meanwhile", self.place.path.display()))
+            .because("what it wrote was left as it is")
+            .hint("run again: what stands there now is looked at first"))
     }
 
     /// Puts it into its place.
@@ -60,8 +84,9 @@ impl Staged {
 }
 
 impl Actuator {
-    /// Replaces a file's content, or makes the file; atomically. What `attrs` does not name stays as it is on an existing file;
-    /// a new one gets mode 0644. A link or anything else at the path is refused.
+    /// Replaces a file's content, or makes the file; atomically. What `attrs` does not name stays as it is on an existing file,
+    /// extended attributes too; a new one gets mode 0644. A link or anything else at the path is refused. A foreign file
+    /// ([`Entry::foreign`]) is refused as well, unless `attrs` names an owner: then nothing of it stays.
     pub fn replace(&self, path: impl AsRef<Path>, bytes: &[u8], attrs: Attrs) -> Result<(), Failure> {
         self.stage(path, bytes, attrs)?.commit()
     }
@@ -70,8 +95,18 @@ impl Actuator {
     pub fn stage(&self, path: impl AsRef<Path>, bytes: &[u8], attrs: Attrs) -> Result<Staged, Failure> {
         let path = path.as_ref();
         let place = self.writable_place(path)?;
-        let old = place.open()?;
-        let found = old.as_ref().map(entry_of).transpose().map_err(|errno| failed("look at", path, errno))?;
+        let mut old = place.open()?;
+        let looked = |errno| failed("look at", path, errno);
+        let seen = old.as_ref().map(entry_of).transpose().map_err(looked)?;
+        let mut found = seen.clone();
+        if let Some(uid) = found.as_ref().map(|found| found.uid)
+            && place.is_foreign(uid).map_err(looked)?
+        {
+            if attrs.uid.is_none() {
+                return Err(foreign_owner(path, uid).hint("declare its owner, or remove it"));
+            }
+            (old, found) = (None, None);
+        }
         let attrs = match found {
             None => Attrs { mode: Some(attrs.mode.unwrap_or(0o644)), ..attrs },
             Some(found) => match found.kind {
@@ -95,11 +130,13 @@ impl Actuator {
         temp.file.write_all(bytes).with_context(|| format!("cannot write {}", path.display()))?;
         temp.own(attrs).map_err(|errno| failed("set owner and mode of", path, errno))?;
         if let Some(old) = &old {
-            keep_label(old, &temp.file);
+            xattrs::carry(old, &temp.file, path)?;
+            // An access list brings permissions along.
+            temp.own(attrs).map_err(|errno| failed("set owner and mode of", path, errno))?;
         }
         fsync(&temp.file).map_err(|errno| failed("sync", path, errno))?;
         let shown = path.with_file_name(&temp.name);
-        Ok(Staged { dir, temp, place, shown })
+        Ok(Staged { dir, temp, place, shown, seen })
     }
 
     /// Makes a link, or turns an existing one; atomically. Anything else at the path is refused.
@@ -134,17 +171,6 @@ impl Actuator {
                 .hint("put a `directory` task before this one")
         };
         self.place(path, Last::Keep)?.ok_or_else(missing)?.named()
-    }
-}
-
-/// Keeps the `SELinux` label of the file that is replaced; where there is none, or it may not be set, the directory's rule is as good.
-fn keep_label(old: &OwnedFd, new: &File) {
-    const LABEL: &str = "security.selinux";
-    let mut label = [0u8; 1024];
-    if let Ok(length) = getxattr(by_descriptor(old), LABEL, label.as_mut_slice())
-        && let Some(label) = label.get(..length)
-    {
-        let _ = fsetxattr(new, LABEL, label, XattrFlags::empty());
     }
 }
 
