@@ -404,3 +404,82 @@ fn any_bind_converges_from_anything() {
         done.unwrap();
     });
 }
+
+/// A folder of user 501 in which `conf` is a directory and `evil` a link to a directory of root's.
+fn theirs(victim: &str) -> std::path::PathBuf {
+    let theirs = folder().join("theirs");
+    sh(&format!("mkdir -p '{0}/conf'; ln -s '{victim}' '{0}/evil'; chown -R 501 '{0}'", theirs.display()));
+    theirs
+}
+
+fn mounts_at(bench: &Bench, path: &str) -> usize {
+    bench.probe.mounts().unwrap().all().iter().filter(|mount| mount.point == path).count()
+}
+
+#[test]
+fn below_a_directory_of_another_user_it_is_mounted_all_the_same() {
+    apart("mount::below_a_directory_of_another_user_it_is_mounted_all_the_same", || {
+        let bench = Bench::new();
+        let good = store("good");
+        theirs(&good);
+        for (kind, from) in [("bind", good.as_str()), ("tmpfs", "t")] {
+            let task = |options: &str| mount("theirs/conf", kind, from, options);
+            assert_eq!(drift(&bench, &task("ro,nosuid")), ["*create"]);
+            bench.converge(&task("ro,nosuid")).unwrap();
+            assert_eq!(bench.plan(&task("ro,nosuid")).unwrap(), None);
+            assert_eq!(mounts_at(&bench, &at("theirs/conf")), 1);
+            spoil(&bench, &task("ro,nosuid"), &format!("umount '{}'", at("theirs/conf")), &["mounted"]);
+            bench.converge(&task("nosuid,noexec")).unwrap();
+            assert_eq!(mounts_at(&bench, &at("theirs/conf")), 1);
+            bench.converge(&with_state("theirs/conf", "absent", Map::new())).unwrap();
+            assert_eq!(mounts_at(&bench, &at("theirs/conf")), 0);
+        }
+        let state = bench.probe.state_dir().display().to_string();
+        assert_eq!(bench.probe.mounts().unwrap().below(&state), Vec::<&str>::new());
+        // What a killed run has left on fanli's own place is in nobody's way.
+        sh(&format!("mkdir -p '{state}/mounting/directory'; mount -t tmpfs left '{state}/mounting/directory'"));
+        bench.converge(&mount("theirs/conf", "tmpfs", "t", "")).unwrap();
+        assert_eq!(bench.probe.mounts().unwrap().below(&state), Vec::<&str>::new());
+        assert_eq!(sh(&format!("findmnt -no SOURCE '{}'", at("theirs/conf"))), "t");
+    });
+}
+
+#[test]
+fn names_that_others_swap_never_lead_a_mount_elsewhere() {
+    apart("mount::names_that_others_swap_never_lead_a_mount_elsewhere", || {
+        let bench = Bench::new();
+        let victim = store("victim");
+        let theirs = theirs(&victim);
+        let (conf, evil) = (theirs.join("conf"), theirs.join("evil"));
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let (mut mounted, mut bound) = (0, 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                use rustix::fs::{CWD, RenameFlags, renameat_with};
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = renameat_with(CWD, &conf, CWD, &evil, RenameFlags::EXCHANGE);
+                }
+            });
+            for round in 0..60 {
+                let from = format!("t{round}");
+                let path = conf.to_str().unwrap();
+                let point = args! { "path" => path, "type" => "tmpfs", "from" => from.as_str(), "fstab" => false };
+                let tasks = [build("mount", point), mount("on", "bind", path, "")];
+                for task in &tasks {
+                    if let Ok(Some(change)) = bench.plan(task) {
+                        let _ = bench.apply(task, &change);
+                    }
+                }
+                assert_eq!(mounts_at(&bench, &victim), 0, "round {round}");
+                assert_eq!(name_at("on"), "", "round {round}");
+                mounted += usize::from(bench.probe.mounts().unwrap().all().iter().any(|mount| mount.source == from));
+                bound += mounts_at(&bench, &at("on"));
+                // Under either name, as long as there is something.
+                let (on, conf, evil) = (at("on"), conf.display(), evil.display());
+                sh(&format!("for p in '{on}' '{conf}' '{evil}'; do umount -l $p || true; done 2>/dev/null"));
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(mounted > 0 && bound > 0, "{mounted} mounted, {bound} bound: the race was not met");
+    });
+}

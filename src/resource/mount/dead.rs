@@ -22,11 +22,6 @@ const FUSE_GONE: [&str; 4] = [
 ];
 const NETWORK_GONE: [&str; 1] = ["Stale file handle"];
 
-/// Whether looking into such a file system may wait for another machine or a program.
-pub(super) fn is_far(kind: &str) -> bool {
-    is_fuse(kind) || is_network(kind) || ["9p", "afs", "autofs"].contains(&kind)
-}
-
 fn is_fuse(kind: &str) -> bool {
     kind.starts_with("fuse")
 }
@@ -38,7 +33,7 @@ fn is_network(kind: &str) -> bool {
 /// A path without links on the way to its last name, and whether that was looked at. What is on a network is taken as it stands: asking
 /// could take for ever.
 pub(super) fn real_path(path: &str, probe: &Probe, table: &MountTable) -> Result<(String, bool), Failure> {
-    let far = |path: &str| table.leading_to(path).is_some_and(|mount| is_far(&mount.kind));
+    let far = |path: &str| table.leading_to(path).is_some_and(Found::is_far);
     let Some((parent, name)) = path.rsplit_once('/') else { return Ok((path.to_owned(), false)) };
     if table.on(path).is_some() || parent.is_empty() || far(parent) {
         return Ok((path.to_owned(), false));
@@ -54,7 +49,7 @@ pub(super) fn real_path(path: &str, probe: &Probe, table: &MountTable) -> Result
 pub(in crate::resource) fn far_mount(path: &str, probe: &Probe) -> Result<Option<Found>, Failure> {
     let table = probe.mounts()?;
     let (path, _) = real_path(path, probe, &table)?;
-    Ok(table.on(&path).filter(|mount| is_far(&mount.kind)).cloned())
+    Ok(table.on(&path).filter(|mount| mount.is_far()).cloned())
 }
 
 /// Why a mounted file system is of no use any more; nothing when it lives. A program asks: whoever does may be stuck for as long as there is

@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use super::dead::{self, is_far};
+use super::dead;
 use super::{Look, Mount, fstab, options};
 use crate::failure::Failure;
 use crate::system::Actuator;
 use crate::system::fs::{Attrs, EntryKind};
+use crate::system::mounts::{Mount as Found, MountTable};
 use crate::system::process::{Ended, Program};
 
 /// How long mount(8) may take: limit `mount`. `mount.nfs` itself gives up after two minutes.
@@ -39,7 +40,7 @@ async fn within(limit: (&str, Duration), hands: &Actuator, program: &Program, wh
 impl Mount {
     /// Mounts it.
     pub(super) async fn attach(&self, look: &Look, hands: &Actuator) -> Result<(), Failure> {
-        let (path, from, kind) = (&self.path.0, self.source(), self.kind());
+        let (path, kind) = (&self.path.0, self.kind());
         self.check_place(look, hands)?;
         if let Some((_, program, package)) = HELPERS.iter().find(|(of, ..)| *of == kind)
             && hands.program(program)?.is_none()
@@ -47,15 +48,37 @@ impl Mount {
             return Err(Failure::new(format!("this host has no `{program}`, which mounts of type `{kind}` need"))
                 .hint(format!("install it with a `package` task before this one: {package}")));
         }
-        let all = self.all_options();
+        if self.is_guarded(&look.table, hands)? {
+            return self.mount_at(path, look, hands).await;
+        }
+        self.mount_held(look, hands).await
+    }
+
+    /// Whether only root can change the names that lead to the mount point; what lies on a network is not asked.
+    fn is_guarded(&self, table: &MountTable, hands: &Actuator) -> Result<bool, Failure> {
+        let parent = self.path.0.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let far = table.leading_to(parent).is_some_and(Found::is_far);
+        if far { Ok(true) } else { hands.is_guarded(&self.path.0) }
+    }
+
+    /// Mounts it on a place, with its options.
+    async fn mount_at(&self, place: &str, look: &Look, hands: &Actuator) -> Result<(), Failure> {
+        let (from, kind, all) = (self.source(), self.kind(), self.all_options());
         if self.is_bind() {
             let recursive = all.iter().any(|option| option == "rbind");
             let how = if recursive { "--rbind" } else { "--bind" };
-            self.mount(hands, Program::new(["mount", how, "--"]).arg(&from).arg(path)).await?;
+            // Others may change the names that lead to what is bound, too.
+            let far = look.table.leading_to(&from).is_some_and(Found::is_far);
+            let held = if far { None } else { hands.hold(&from)? };
+            let program = match &held {
+                Some(held) => Program::new(["mount", "--no-canonicalize", how, "--"]).arg(held.path()),
+                None => Program::new(["mount", how, "--"]).arg(&from),
+            };
+            self.mount(hands, program.arg(place)).await?;
             // The kernel takes no flags with the bind itself: a second step sets them.
             let flags: Vec<String> = all.into_iter().filter(|option| options::is_flag(option)).collect();
             if !flags.is_empty() {
-                self.remount_flags(hands, &flags).await?;
+                self.remount_flags(hands, &flags, place).await?;
             }
             return Ok(());
         }
@@ -63,13 +86,47 @@ impl Mount {
         if !all.is_empty() {
             program = program.arg("-o").arg(all.join(","));
         }
-        self.mount(hands, program.arg("--").arg(&from).arg(path)).await
+        self.mount(hands, program.arg("--").arg(&from).arg(place)).await
+    }
+
+    /// Mounts it where others can change the names that lead to the mount point: first on a place of fanli's own, whole, and
+    /// from there on the directory that is held open.
+    async fn mount_held(&self, look: &Look, hands: &Actuator) -> Result<(), Failure> {
+        let path = &self.path.0;
+        let point = hands.hold_name(path)?.ok_or_else(|| Failure::new(format!("there is no {path} to mount on")))?;
+        let folder = hands.state_dir().join("mounting");
+        hands.own_dirs([hands.state_dir(), &folder])?;
+        let file = hands.stat(path)?.is_some_and(|entry| entry.kind == EntryKind::File);
+        let place = folder.join(if file { "file" } else { "directory" });
+        let shown = place.to_string_lossy().into_owned();
+        // What a run that was killed has left.
+        for _ in 0..MOST_LAYERS {
+            if hands.mounts()?.on(&shown).is_none() {
+                break;
+            }
+            hands.unmount_name(&shown, true, ("unmount", UNMOUNT)).await?;
+        }
+        if file {
+            hands.replace(&place, b"", Attrs::mode(0o600))?;
+        } else {
+            hands.own_dirs([&place])?;
+        }
+        let mounted = match self.mount_at(&shown, look, hands).await {
+            Ok(()) => hands.shift_mount(&place, &point).map_err(|failure| {
+                failure.hint("a directory is mounted on a directory, a file on a file; was it changed meanwhile?")
+            }),
+            Err(failure) => Err(failure),
+        };
+        if mounted.is_err() && hands.mounts()?.on(&shown).is_some() {
+            hands.unmount_name(&shown, true, ("unmount", UNMOUNT)).await?;
+        }
+        mounted
     }
 
     /// The place must be a directory (for a bind of a file: a file), and so must what is bound.
     fn check_place(&self, look: &Look, hands: &Actuator) -> Result<(), Failure> {
         let path = &self.path.0;
-        let near = |path: &str| !look.table.leading_to(path).is_some_and(|mount| is_far(&mount.kind));
+        let near = |path: &str| !look.table.leading_to(path).is_some_and(Found::is_far);
         let kind = |path: &str| Ok::<_, Failure>(hands.stat_following(path)?.map(|entry| entry.kind));
         let from = self.source();
         let mut wanted = EntryKind::Directory;
@@ -101,11 +158,11 @@ impl Mount {
         if ended.success() { Ok(()) } else { Err(ended.failure().within(what)) }
     }
 
-    async fn remount_flags(&self, hands: &Actuator, flags: &[String]) -> Result<(), Failure> {
+    async fn remount_flags(&self, hands: &Actuator, flags: &[String], place: &str) -> Result<(), Failure> {
         // mount(8) would add what fstab says; the kernel's own call takes the flags alone, and asks no helper.
         let all = format!("remount,bind,{}", flags.join(","));
-        let program = Program::new(["mount", "--internal-only", "-o"]).arg(all).arg("--").arg("none").arg(&self.path.0);
-        self.mount(hands, program).await
+        let program = Program::new(["mount", "--internal-only", "--no-canonicalize", "-o"]).arg(all);
+        self.mount(hands, program.arg("--").arg("none").arg(place)).await
     }
 
     /// Gives a mount its declared options.
@@ -120,10 +177,18 @@ impl Mount {
         let by_flags = differing.iter().all(|option| options::is_flag(option));
         // `ro` of the whole file system cannot be lifted from one mount of it.
         let lifted = differing.iter().any(|option| *option == "rw") && mount.options.iter().any(|found| found == "ro");
+        let guarded = self.is_guarded(&look.table, hands)?;
         if self.is_bind() || (by_flags && !lifted && mount.kind.starts_with("fuse")) {
-            return self.remount_flags(hands, &flags).await;
+            if guarded {
+                return self.remount_flags(hands, &flags, &self.path.0).await;
+            }
+            if let Some(held) = hands.hold_name(&self.path.0)?
+                && held.mount_id()? == mount.id
+            {
+                return self.remount_flags(hands, &flags, &held.path()).await;
+            }
         }
-        if !mount.kind.starts_with("fuse") {
+        if guarded && !mount.kind.starts_with("fuse") {
             // With the source named, what fstab says is not mixed in.
             let rest = all.into_iter().filter(|option| !options::is_flag(option));
             let list = ["remount".to_owned()].into_iter().chain(flags).chain(rest).collect::<Vec<_>>().join(",");
@@ -143,17 +208,19 @@ impl Mount {
             let path = self.real_path(hands, &table)?;
             let Some(mount) = table.on(&path) else { return Ok(()) };
             let dead = dead::why(hands, mount).await?.is_some();
-            // Whoever still holds something of a dead one has lost it anyway.
-            let program = Program::new(["umount"]).args(dead.then_some("--lazy")).arg("--").arg(&path);
-            let what = format!("cannot unmount {path}");
             let gone =
                 format!("its server may be gone; `umount --force --lazy {path}` by hand takes it away all the same");
-            let ended =
-                within(("unmount", UNMOUNT), hands, &program, &what).await.map_err(|failure| failure.hint(gone))?;
-            if ended.success() {
-                continue;
-            }
-            let failure = ended.failure().within(what);
+            let limit = ("unmount", UNMOUNT);
+            // Whoever still holds something of a dead one has lost it anyway.
+            let unmounted = if self.is_guarded(&table, hands)? {
+                let program = Program::new(["umount"]).args(dead.then_some("--lazy")).arg("--").arg(&path);
+                let what = format!("cannot unmount {path}");
+                let ended = within(limit, hands, &program, &what).await.map_err(|failure| failure.hint(gone))?;
+                if ended.success() { Ok(()) } else { Err(ended.failure().within(what)) }
+            } else {
+                hands.unmount_name(&path, dead, limit).await
+            };
+            let Err(failure) = unmounted else { continue };
             let below = hands.mounts()?.below(&path).join(", ");
             if !below.is_empty() {
                 return Err(failure.hint(format!("unmount what is mounted below it first: {below}")));

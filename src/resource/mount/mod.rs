@@ -89,6 +89,11 @@ crate::kind! {
     /// mounted again. A program of its own asks for a sign of life, so a server that is gone cannot hang the run: where it does not
     /// answer, FUSE is a failure, and what the kernel serves counts as mounted. The waits have the limits `mount`, `unmount`,
     /// `mount_answer`.
+    ///
+    /// Where others than root can change the names that lead to the mount point, it is mounted on a place of fanli's own first, and
+    /// from there on the directory as it was looked at, whatever has become of its name; other options than flags then take
+    /// unmounting and mounting again. What `/etc/fstab` mounts at the next start has no such guard: use `fstab = false`, or a
+    /// path that is root's.
     pub struct Mount = "mount" {
         /// Where it is mounted. The directory must exist. A `directory` task that makes it should declare no owner and mode:
         /// once something is mounted there, these are of what is mounted. It does not mind when that is dead.

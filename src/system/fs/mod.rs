@@ -7,6 +7,7 @@
 
 mod attrs;
 mod container_mounts;
+mod held;
 mod lock;
 mod look;
 mod plain_tree;
@@ -26,6 +27,7 @@ use super::{Actuator, Probe};
 use crate::failure::Failure;
 
 pub use container_mounts::{ContainerMounts, HOST_ITSELF};
+pub use held::Held;
 pub use lock::{Lock, holder, lock};
 pub use look::{Bytes, KEPT_FOR_DIFF, MOST_CONTENT};
 pub use plain_tree::{DEEPEST_TREE, FoundEntry, FoundTree, MOST_TREE_ENTRIES, NewTree, TreeEntry};
