@@ -149,9 +149,12 @@ impl Checker<'_> {
             self.bindings(&store.settings, &Scope::new(false, false));
         }
         for network in playbook.networks.values() {
-            // `mode = macvlan`, `variant = private`: the plan reads such words by the type of the parameter that they fill.
+            // `mode = macvlan`, `probe = strict`: words by the type of the parameter of `attach` that they fill.
             for (name, value) in &network.settings {
-                if name.text != "mode" && name.text != "variant" {
+                let kind = crate::resource::kinds::schema("attach")
+                    .and_then(|attach| attach.field(&name.text))
+                    .map(|field| field.kind);
+                if !kind.is_some_and(|kind| self.is_word(&name.text, kind, value, &on_hosts)) {
                     self.expr(value, &on_hosts);
                 } else {
                     self.names.extend(free_names(value).into_iter().filter_map(|name| name.path.into_iter().next()));

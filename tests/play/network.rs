@@ -1,27 +1,20 @@
 //! What a `network` block gives to the tasks on it, for each mode.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use fanli::plan::{self, Arg, Part, PlanRequest, RunOptions, RunPlan};
 use fanli::source::Sources;
 use fanli::value::Value;
 
-fn planned(network: &str, body: &str) -> Result<RunPlan, String> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("net.fp");
-    let text = format!(
-        "hosts web {{\n  host \"one\" {{ address = 10.0.0.1 }}\n  host \"two\" {{ address = 10.0.0.2 }}\n  \
-         host \"three\" {{ address = 10.0.0.3 }}\n}}\n{network}\n\
-         nodes web {{\n  count = 4\n  on = hosts.web\n  network = \"lan\"\n  name = \"web{{{{ node.index }}}}\"\n}}\n\
-         play \"nodes\" on nodes.web {{\n  container node.name {{\n    image = \"fanli/example:1\"\n    {body}\n  }}\n\n}}\n"
-    );
-    std::fs::write(&path, text).unwrap();
+/// The plan of a playbook file.
+fn plan_of(playbook: PathBuf, env: Option<&str>, set: BTreeMap<String, String>) -> Result<RunPlan, String> {
     let second = std::time::Duration::from_secs(1);
     let options = RunOptions { check: true, diff: false, step_limit: second, lock_wait: Some(second) };
     let request = PlanRequest {
-        playbook: path,
-        env: None,
-        set: std::collections::BTreeMap::new(),
+        playbook,
+        env: env.map(str::to_owned),
+        set,
         limit: None,
         tags: Vec::new(),
         skip_tags: Vec::new(),
@@ -35,6 +28,19 @@ fn planned(network: &str, body: &str) -> Result<RunPlan, String> {
     made.map(|(run, _)| run).map_err(|errors| {
         errors.iter().map(|error| format!("{} {:?}", error.message, error.help)).collect::<Vec<_>>().join("\n")
     })
+}
+
+fn planned(network: &str, body: &str) -> Result<RunPlan, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("net.fp");
+    let text = format!(
+        "hosts web {{\n  host \"one\" {{ address = 10.0.0.1 }}\n  host \"two\" {{ address = 10.0.0.2 }}\n  \
+         host \"three\" {{ address = 10.0.0.3 }}\n}}\n{network}\n\
+         nodes web {{\n  count = 4\n  on = hosts.web\n  network = \"lan\"\n  name = \"web{{{{ node.index }}}}\"\n}}\n\
+         play \"nodes\" on nodes.web {{\n  container node.name {{\n    image = \"fanli/example:1\"\n    {body}\n  }}\n\n}}\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    plan_of(path, None, BTreeMap::new())
 }
 
 /// The arguments of every step of a kind, with its host.
@@ -154,4 +160,22 @@ fn dockers_own_networks_are_not_taken_from_a_container() {
             "{wrong}"
         );
     }
+}
+
+#[test]
+fn words_of_every_choice_stand_in_a_network() {
+    let network = |more: &str| {
+        format!(
+            "network \"lan\" {{\n  mode = macvlan\n  parent = \"eth0\"\n  subnet = 10.71.0.0/24\n  pool = 10.71.0.10 - 10.71.0.19\n  {more}\n}}"
+        )
+    };
+    let run =
+        planned(&network("probe = strict\n  variant = private"), "attach \"lan\" { address = node.address }").unwrap();
+    let attached = args(&run, "attach");
+    assert!(
+        attached.len() == 4 && attached.iter().all(|(_, args)| args["probe"] == Value::from("strict")),
+        "{attached:?}"
+    );
+    let wrong = planned(&network("probe = strikt"), "attach \"lan\" { address = node.address }").unwrap_err();
+    assert!(wrong.contains("`strikt` is none of quick, strict, off") && wrong.contains("strict"), "{wrong}");
 }
