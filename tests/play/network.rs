@@ -1,7 +1,7 @@
 //! What a `network` block gives to the tasks on it, for each mode.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use fanli::plan::{self, Arg, Part, PlanRequest, RunOptions, RunPlan};
 use fanli::source::Sources;
@@ -178,4 +178,28 @@ fn words_of_every_choice_stand_in_a_network() {
     );
     let wrong = planned(&network("probe = strikt"), "attach \"lan\" { address = node.address }").unwrap_err();
     assert!(wrong.contains("`strikt` is none of quick, strict, off") && wrong.contains("strict"), "{wrong}");
+}
+
+#[test]
+fn the_shipped_playbook_asks_nodes_from_where_they_are_reached() {
+    let asked = |reach: bool| {
+        let playbook = Path::new(env!("CARGO_MANIFEST_DIR")).join("playbooks/web-tier.fp");
+        let set = Map::from([("hosts_reach_all".to_owned(), Value::Bool(reach))]);
+        let run = plan_of(playbook, Some("lab"), set).unwrap();
+        let mut found = Vec::new();
+        for host in &run.hosts {
+            let targets = host.plan.stages.iter().flat_map(|stage| &stage.targets);
+            let pages = |step: &&plan::Step| step.kind == "http" && step.args.contains_key("contains");
+            for step in targets.flat_map(|target| &target.steps).filter(pages) {
+                let title = if let Arg::Ready(title) = &step.title { title.to_string() } else { panic!("late") };
+                found.push(format!("{} {title}", host.plan.host));
+            }
+        }
+        found
+    };
+    assert_eq!(asked(true).len(), 9);
+    // The nodes of three hosts stand one on each.
+    let own = asked(false);
+    assert_eq!(own.len(), 3, "{own:?}");
+    assert_eq!(own.iter().map(|line| line.split(' ').next().unwrap()).collect::<Vec<_>>(), ["lab1", "lab2", "lab3"]);
 }
