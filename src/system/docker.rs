@@ -110,6 +110,26 @@ pub struct Container {
     pub restart: String,
     /// Directories of the host that it was made with: what the daemon mounts at each start, by the place in the container.
     pub mounts: BTreeMap<String, String>,
+    /// Limits that fanli never declares, each as `docker update` calls it: somebody set them.
+    pub other_limits: Vec<String>,
+}
+
+impl Container {
+    /// The networks that it is on, where these are others than its mode says: it was connected or disconnected since.
+    pub fn strayed(&self) -> Option<String> {
+        // Docker calls its bridge `default` where the container did not name it; one that shares another's network is on none.
+        let mode = if self.network_mode == "default" { "bridge" } else { &self.network_mode };
+        if mode.starts_with("container:") || (self.networks.len() == 1 && self.networks.contains_key(mode)) {
+            return None;
+        }
+        let names: Vec<&str> = self.networks.keys().map(String::as_str).collect();
+        match (mode, names.is_empty()) {
+            // Nothing is what it should have.
+            ("none", true) => None,
+            (_, true) => Some("nothing".to_owned()),
+            _ => Some(names.join(", ")),
+        }
+    }
 }
 
 /// What is known of one image.
@@ -185,7 +205,40 @@ struct RawHost {
     memory: i64,
     nano_cpus: i64,
     restart_policy: RawRestart,
+    memory_swap: i64,
+    memory_reservation: i64,
+    cpu_shares: i64,
+    cpu_period: i64,
+    cpu_quota: i64,
+    cpuset_cpus: String,
+    cpuset_mems: String,
+    pids_limit: Option<i64>,
+    blkio_weight: i64,
     mounts: Option<Vec<RawMount>>,
+}
+
+impl RawHost {
+    /// The limits beside `memory`, `cpus` and `restart` that are not as fanli makes a container.
+    fn other_limits(&self) -> Vec<String> {
+        let number = |name: &str, value: i64| (value != 0).then(|| format!("{name} {value}"));
+        let text = |name: &str, value: &str| (!value.is_empty()).then(|| format!("{name} {value}"));
+        // No swap on top of the memory. A kernel that does not count swap makes it -1.
+        let swap = Some(self.memory_swap).filter(|swap| *swap > 0 && *swap != self.memory);
+        let pids = self.pids_limit.filter(|most| *most > 0);
+        let all = [
+            swap.map(|swap| format!("memory-swap {swap}")),
+            number("memory-reservation", self.memory_reservation),
+            number("cpu-shares", self.cpu_shares),
+            number("cpu-period", self.cpu_period),
+            number("cpu-quota", self.cpu_quota),
+            text("cpuset-cpus", &self.cpuset_cpus),
+            text("cpuset-mems", &self.cpuset_mems),
+            pids.map(|most| format!("pids-limit {most}")),
+            number("blkio-weight", self.blkio_weight),
+            number("restart-retries", self.restart_policy.maximum_retry_count),
+        ];
+        all.into_iter().flatten().collect()
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -201,6 +254,7 @@ struct RawMount {
 #[serde(rename_all = "PascalCase", default)]
 struct RawRestart {
     name: String,
+    maximum_retry_count: i64,
 }
 
 #[derive(Deserialize, Default)]
@@ -443,6 +497,7 @@ impl Docker {
         // The daemon also takes the beginning of an ID for a name.
         let named = |raw: &RawContainer| raw.name.trim_start_matches('/') == name || raw.id == name;
         Ok(raw.filter(named).map(|raw| Container {
+            other_limits: raw.host_config.other_limits(),
             name: raw.name.trim_start_matches('/').to_owned(),
             id: raw.id,
             image_id: raw.image,

@@ -102,12 +102,33 @@ fn a_container_is_made_kept_and_mended() {
         ("docker update --restart no fdk-a", "restart"),
         ("docker update --memory 32m --memory-swap 32m fdk-a", "memory"),
         ("docker update --cpus 0.3 fdk-a", "cpus"),
+        ("docker update --cpu-shares 512 --pids-limit 100 fdk-a", "limits"),
     ] {
         host.must(script);
         assert_eq!(look.one(&plain).fields(), [field], "{script}");
         assert_eq!(drive.one(&plain).fields(), [field], "{script}");
         drive.one(&plain).no_change();
     }
+
+    // And its networks.
+    let bridged = sleeper("fdk-a", &[("network", text("bridge"))]);
+    assert_eq!(drive.one(&bridged).fields(), ["network"]);
+    host.must("docker network create fdk-other");
+    for (script, says) in [
+        ("docker network connect fdk-other fdk-a", "bridge, fdk-other"),
+        ("docker network disconnect bridge fdk-a", "nothing"),
+        ("docker network disconnect bridge fdk-a; docker network connect fdk-other fdk-a", "fdk-other"),
+        ("docker stop -t 0 fdk-a; docker network disconnect bridge fdk-a; docker start fdk-a", "nothing"),
+    ] {
+        host.must(script);
+        let seen = look.one(&bridged);
+        assert_eq!(seen.fields(), ["network"], "{script}");
+        assert_eq!(seen.change.unwrap().fields[0].from.to_string(), says, "{script}");
+        assert_eq!(drive.one(&bridged).fields(), ["network"], "{script}");
+        drive.one(&bridged).no_change();
+    }
+    assert_eq!(drive.one(&plain).fields(), ["network"]);
+    host.must("docker network rm fdk-other");
 
     // The image's name comes to stand for another image.
     host.busybox("fanli/example:1", "two");

@@ -101,6 +101,7 @@ impl Attach {
         let Some(found) = found.filter(|found| found.pid.is_some()) else { return Ok(State::Absent.into()) };
         // Docker calls its bridge `default` where the container did not name it.
         let network = if found.network_mode == "default" { "bridge" } else { &found.network_mode };
+        let network = found.strayed().unwrap_or_else(|| network.to_owned());
         let mut fields = Fields::from([("network".to_owned(), network.into())]);
         if let Some(old) = self.earlier(self.recorded(probe)?.as_ref()) {
             fields.insert(LEFTOVER.to_owned(), format!("`mode = {}` on {}", old.mode.show(), old.way()).into());

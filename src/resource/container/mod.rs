@@ -27,6 +27,9 @@ pub(super) use self::place::{Place as ContainerPlace, leftovers, source as mount
 pub use self::spec::writable_sources;
 pub(super) use self::spec::{bind, from_json, refused_source, scalar, texts, to_json};
 
+/// The field with limits that are not declared.
+const LIMITS: &str = "limits";
+
 crate::choice! {
     /// What a container is connected to when it starts.
     pub enum NetworkMode {
@@ -74,8 +77,9 @@ crate::follow_up! {
 crate::kind! {
     /// Keeps a container as declared.
     ///
-    /// What was declared is stored on the container. It is made anew only when that differs, or when the image's name now
-    /// stands for another image; the change names what differs. The new container is made beside the old one first, so
+    /// What was declared is stored on the container. It is made anew only when that differs, when the image's name now
+    /// stands for another image, or when its limits or networks were changed by hand (`docker update`, `docker network`); the
+    /// change names what differs. The new container is made beside the old one first, so
     /// a declaration that Docker refuses leaves the old one running. The old one is then stopped and kept as `NAME.fanli-old` until the
     /// new one has been running for a second, its `attach` blocks are done and its `healthy` holds. When one of these fails, the old one
     /// is put back with what was attached to it, and the failure tells the new one's exit code and last lines. A run that is killed in
@@ -325,6 +329,7 @@ impl Resource for Container {
         fields.extend(self.spec().into_iter().map(|(name, value)| (name, Datum::Value(value))));
         fields.insert("state".to_owned(), self.state.show().into());
         fields.insert("leftover".to_owned(), Datum::Absent);
+        fields.insert(LIMITS.to_owned(), Datum::Absent);
         if self.gate || self.tools {
             fields.insert(gate::FIELD.to_owned(), "in place".into());
         }
@@ -355,11 +360,19 @@ impl Resource for Container {
             fields.insert("image".to_owned(), older.into());
         }
 
-        // `docker update` can change these three on a container as it stands.
+        // Networks come and go by `docker network`, without a word in what the container was made for.
+        if let Some(networks) = found.strayed() {
+            fields.insert("network".to_owned(), networks.into());
+        }
+
+        // `docker update` can change these on a container as it stands.
         let some = |amount: u64, text: String| if amount == 0 { Datum::Absent } else { Datum::from(text) };
         fields.insert("memory".to_owned(), some(found.memory, show_size(found.memory)));
         fields.insert("cpus".to_owned(), some(found.nano_cpus, Cpus(found.nano_cpus / 1_000_000).show()));
         fields.insert("restart".to_owned(), found.restart.replace('-', "_").into());
+        if !found.other_limits.is_empty() {
+            fields.insert(LIMITS.to_owned(), found.other_limits.join(", ").into());
+        }
 
         let mut strayed = self.strayed(&found, probe).await?;
         if let Some(Datum::Value(Value::List(mounts))) = fields.get_mut("mounts") {
