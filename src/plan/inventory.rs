@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::errors::Errors;
@@ -402,8 +403,32 @@ fn nodes_of<'p>(
     nodes
 }
 
+/// Hosts that are one machine: its two names would wait for each other's lock.
+fn refuse_twins(hosts: &[Host], errors: &mut Errors) {
+    let mut of_address: BTreeMap<(String, u16, Option<&PathBuf>), Vec<&Host>> = BTreeMap::new();
+    for host in hosts {
+        if let Connection::Ssh { destination, port, config, .. } = &host.connection {
+            let key = (destination.to_lowercase(), port.unwrap_or(SSH_PORT), config.as_ref());
+            of_address.entry(key).or_default().push(host);
+        }
+    }
+    for ((address, ..), twins) in of_address {
+        let [first, second, more @ ..] = twins.as_slice() else { continue };
+        let more = if more.is_empty() { String::new() } else { format!(", and {} more,", more.len()) };
+        let message = format!("`{}` and `{}`{more} have the same address, {address}", first.name, second.name);
+        let error = Diagnostic::new(second.span, message).also(first.span, "first here");
+        errors.push(error.help(
+            "a machine stands once in the inventory; it may be in several groups: `host \"…\"` with its name alone",
+        ));
+    }
+}
+
+/// The port of SSH.
+const SSH_PORT: u16 = 22;
+
 /// Names and addresses that stand twice.
 fn unique(inventory: &Inventory, playbook: &Playbook, errors: &mut Errors) {
+    refuse_twins(&inventory.hosts, errors);
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeMap::new());
     let mut ports: BTreeMap<(usize, u16), &Node> = BTreeMap::new();
     let hosts = inventory.hosts.iter().map(|host| host.name.as_str()).collect::<BTreeSet<_>>();
