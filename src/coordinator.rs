@@ -4,23 +4,35 @@
 //! and decides who may go on. Plays and batches are the barriers; between them hosts run at their own pace.
 
 pub mod ask;
+mod bounds;
 mod channel;
+mod locks;
+mod logins;
 mod logs;
+mod operator;
+mod protocol;
 mod rollout;
+mod sending;
 mod stages;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::event::{Event, EventKind, Tally, Target, Verdict};
 use crate::failure::{Failure, FailureKind};
-use crate::plan::RunPlan;
+use crate::plan::{HostRun, RunPlan};
 use crate::remote::Reach;
 use crate::remote::helper::ABORT;
+use crate::remote::wire::Patience;
+use channel::{Order, Said};
+pub use locks::Locking;
+use locks::{Decision, Locks};
+use logins::Logins;
+pub use operator::operator;
 use rollout::Rollout;
 use stages::Stages;
 
@@ -35,6 +47,8 @@ pub struct Header {
     pub check: bool,
     /// How many connections may be opened at the same time.
     pub forks: usize,
+    /// Whether the run needs all of its hosts at once.
+    pub locking: Locking,
 }
 
 /// How urgently a run is to stop.
@@ -71,6 +85,7 @@ pub async fn run(
         aborted: false,
         internal: false,
         refused: false,
+        busy: false,
     };
     let steps = hosts.iter().flat_map(|host| &host.plan.stages).flat_map(|stage| &stage.targets);
     let steps = steps.map(|target| target.steps.len()).sum::<usize>();
@@ -85,37 +100,55 @@ pub async fn run(
         hub.say(EventKind::Warning { message: message.clone() });
     }
     let contents = Arc::new(contents);
-    let forks = Arc::new(Semaphore::new(header.forks.max(1)));
+    let logins = Arc::new(Logins::new(header.forks));
+    let lock_wait = hosts.first().and_then(|host| host.plan.options.lock_wait);
     let (reports, mut inbox) = mpsc::unbounded_channel();
     let mut tasks = JoinSet::new();
     let mut orders = Vec::new();
-    for (number, host) in hosts.into_iter().enumerate() {
+    for (number, HostRun { connection, plan }) in hosts.into_iter().enumerate() {
         let (sender, receiver) = mpsc::unbounded_channel();
         orders.push(sender);
         let channel = channel::Channel {
             number,
-            host,
+            name: plan.host.clone(),
+            connection,
             contents: Arc::clone(&contents),
             reach: Arc::clone(&reach),
-            forks: Arc::clone(&forks),
+            logins: Arc::clone(&logins),
             reports: reports.clone(),
             orders: receiver,
+            patience: Patience::default(),
         };
-        tasks.spawn(channel.run());
+        tasks.spawn(channel.run(plan));
     }
     drop(reports);
     let rollouts = rollouts.into_iter().map(|(play, info)| (play, Rollout::new(info, header.check))).collect();
-    let mut stages = Stages::new(stages, rollouts, names);
-    stages.advance(&orders, &mut hub);
+    let mut stages = Stages::new(stages, rollouts, names.clone());
+    let by = format!("run {} of {} ({})", header.run, operator(), header.playbook);
+    let (mut locks, first) = Locks::new(names, by, lock_wait, header.locking);
+    carry_out(first, &orders, &mut stages, &mut hub);
     let mut deadline: Option<tokio::time::Instant> = None;
     while !stages.all_ended() {
         tokio::select! {
             report = inbox.recv() => {
-                let Some(channel::Report { number, event }) = report else { break };
-                hub.hear(&event);
-                stages.hear(number, &event.kind);
-                hub.forward(event);
-                stages.advance(&orders, &mut hub);
+                let Some(channel::Report { number, said }) = report else { break };
+                if stages.has_ended(number) {
+                    continue;
+                }
+                let now = tokio::time::Instant::now();
+                let decisions = match said {
+                    Said::Lock(answer) => locks.answer(number, answer, now),
+                    Said::Event(event) => {
+                        hub.hear(&event);
+                        stages.hear(number, &event.kind);
+                        hub.forward(*event);
+                        if stages.has_ended(number) { locks.ended(number, now) } else { Vec::new() }
+                    }
+                };
+                carry_out(decisions, &orders, &mut stages, &mut hub);
+                if locks.are_taken() {
+                    stages.advance(&orders, &mut hub);
+                }
                 hub.refused |= stages.refused();
             }
             changed = stop.changed(), if deadline.is_none_or(|_| *stop.borrow() < Stop::Now) => {
@@ -123,7 +156,7 @@ pub async fn run(
                 if wanted >= Stop::InOrder {
                     hub.aborted = true;
                     deadline.get_or_insert(tokio::time::Instant::now() + ABORT + GRACE);
-                    stages::tell(&orders, &channel::Order::Stop);
+                    stages::tell(&orders, &Order::Stop);
                 }
                 if wanted == Stop::Now || changed.is_err() && deadline.is_some() {
                     break;
@@ -148,6 +181,31 @@ pub async fn run(
     verdict
 }
 
+/// Does what becomes of the hosts' locks.
+fn carry_out(decisions: Vec<Decision>, orders: &[mpsc::UnboundedSender<Order>], stages: &mut Stages, hub: &mut Hub) {
+    for decision in decisions {
+        match decision {
+            Decision::Tell(number, order) => {
+                if let Some(host) = orders.get(number) {
+                    let _ = host.send(order);
+                }
+            }
+            Decision::Say(message) => hub.say(EventKind::Warning { message }),
+            Decision::Ends(number, failure) => {
+                let kind = EventKind::HostFinished { tally: Tally::default(), stopped: Some(failure) };
+                let event = Event { host: stages.name(number), index: 0, at_ms: 0, kind };
+                hub.hear(&event);
+                stages.hear(number, &event.kind);
+                hub.forward(event);
+                if let Some(host) = orders.get(number) {
+                    let _ = host.send(Order::Stop);
+                }
+            }
+            Decision::Done => stages.advance(orders, hub),
+        }
+    }
+}
+
 async fn until(deadline: Option<tokio::time::Instant>) {
     match deadline {
         Some(at) => tokio::time::sleep_until(at).await,
@@ -167,6 +225,8 @@ struct Hub {
     internal: bool,
     /// Whether a rollout came to another end than the declared one.
     refused: bool,
+    /// Whether another run held a host.
+    busy: bool,
 }
 
 impl Hub {
@@ -190,8 +250,9 @@ impl Hub {
             EventKind::HostFinished { stopped: Some(failure), .. } | EventKind::HostLost { failure } => {
                 match failure.kind {
                     FailureKind::Aborted => self.aborted = true,
-                    FailureKind::Unreachable | FailureKind::Lost => self.unreachable = true,
+                    FailureKind::Unreachable | FailureKind::Lost | FailureKind::Untrusted => self.unreachable = true,
                     FailureKind::Internal => self.internal = true,
+                    FailureKind::Busy => self.busy = true,
                     _ => {
                         self.failed.insert(Target { host: event.host.clone(), node: None });
                     }
@@ -201,12 +262,14 @@ impl Hub {
         }
     }
 
-    /// The run in one word. An abort goes before all; failed steps before hosts that could not be reached.
+    /// The run in one word. An abort goes before all; failed steps before hosts that are busy or could not be reached.
     fn verdict(&self, check: bool) -> Verdict {
         if self.aborted {
             Verdict::Aborted
         } else if !self.failed.is_empty() || self.internal || self.refused {
             Verdict::Failed
+        } else if self.busy {
+            Verdict::Busy
         } else if self.unreachable {
             Verdict::Unreachable
         } else if check && (self.tally.changed > 0 || self.tally.unknown > 0) {

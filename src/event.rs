@@ -217,7 +217,8 @@ pub enum EventKind {
         /// In a full sentence.
         message: String,
     },
-    /// Terminal: the host came to the end of its plan, or stopped after a failure or a signal.
+    /// Terminal: the host came to the end of its plan, or stopped after a failure or a signal; or it did not begin, as another run is
+    /// at work on it or on another host.
     HostFinished {
         /// What its steps did.
         tally: Tally,
@@ -384,6 +385,8 @@ pub enum Verdict {
     Failed,
     /// Hosts could not be reached, or were lost.
     Unreachable,
+    /// Another run was at work on a host, and did not end in time: nothing was done.
+    Busy,
     /// Stopped by a signal.
     Aborted,
 }

@@ -18,6 +18,10 @@ pub enum FailureKind {
     Unreachable,
     /// The connection or the helper went away before it said how the run ended.
     Lost,
+    /// The host said what it may not: nothing that it says counts any more.
+    Untrusted,
+    /// Another run is at work on the host, or on another host of this run: nothing was done.
+    Busy,
     /// The run was stopped by a signal.
     Aborted,
     /// A defect of fanli itself.

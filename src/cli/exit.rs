@@ -14,8 +14,10 @@ pub const BAD_INPUT: u8 = 2;
 pub const WOULD_CHANGE: u8 = 3;
 /// Steps failed on some host.
 pub const FAILED: u8 = 4;
-/// No step failed, but hosts could not be reached or went away.
+/// No step failed, but hosts could not be reached, went away, or said what they may not.
 pub const UNREACHABLE: u8 = 5;
+/// Another run was at work on a host and did not end within `--lock-wait`; nothing was done on any host.
+pub const BUSY: u8 = 6;
 /// Stopped by SIGINT (Ctrl-C).
 pub const INTERRUPTED: u8 = 130;
 /// Stopped by SIGTERM (Jenkins' abort).
@@ -37,7 +39,8 @@ Exit codes:
        fmt --check: a file is not formatted
   3    --check --detailed-exit-code: something would change, or cannot be known
   4    steps failed (also when other hosts could not be reached)
-  5    hosts could not be reached or went away; no step failed
+  5    hosts could not be reached, went away or are not trusted; no step failed
+  6    another run was at work on a host; nothing was done on any
   130  stopped by SIGINT (Ctrl-C)
   143  stopped by SIGTERM (Jenkins' abort)";
 
@@ -48,6 +51,7 @@ pub fn of(verdict: Verdict, detailed: bool, signal: Option<i32>) -> ExitCode {
         Verdict::Converged | Verdict::WouldChange => OK,
         Verdict::Failed => FAILED,
         Verdict::Unreachable => UNREACHABLE,
+        Verdict::Busy => BUSY,
         Verdict::Aborted => match signal {
             Some(15) => TERMINATED,
             _ => INTERRUPTED,

@@ -57,7 +57,7 @@ pub(super) struct Args {
     #[arg(long, short)]
     verbose: bool,
 
-    /// Open so many connections at the same time
+    /// Open so many connections at the same time; fewer where hosts turn some away
     #[arg(long, default_value = "50", value_name = "N", value_parser = forks)]
     forks: usize,
 
@@ -65,7 +65,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "1h", value_name = "TIME", value_parser = duration)]
     step_limit: Duration,
 
-    /// Wait so long for another run that is at work on a host
+    /// Wait so long, in all, for other runs that are at work on the hosts; nothing is changed before all are free
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = duration)]
     lock_wait: Duration,
 
@@ -150,6 +150,7 @@ pub(super) fn part(args: &Args, part: plan::Part) -> ExitCode {
         playbook: args.playbook.file.display().to_string(),
         check: args.check,
         forks: args.forks,
+        locking: coordinator::Locking::Together,
     };
     let ssh = planned.hosts.iter().all(|host| matches!(host.connection, plan::Connection::Local { .. }));
     let reach = match state_dir(args.state_dir.as_deref())

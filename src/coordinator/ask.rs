@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Header, Stop, run};
+use super::{Header, Locking, Stop, run};
 use crate::event::{EventKind, Outcome, Target};
 use crate::failure::{Failure, FailureKind};
 use crate::plan::{
     Arg, Connection, Contents, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan,
 };
 use crate::remote::Reach;
+use crate::remote::helper::TOO_LONG;
 use crate::resource::attachments::Watched;
 use crate::resource::interfaces::Seen;
 use crate::resource::rollout::Rollouts;
@@ -72,7 +73,8 @@ async fn carry(
     let info = StageInfo { number: 1, play: 1, title: name.to_owned(), batch: None, targets, part: None };
     let hosts = questions.into_iter().map(|question| host_run(question, &run_name, name, options)).collect();
     let plan = RunPlan { hosts, stages: vec![info], rollouts: BTreeMap::new(), contents: Contents::default() };
-    let header = Header { run: run_name, playbook: String::new(), check, forks };
+    let locking = Locking::Each;
+    let header = Header { run: run_name, playbook: name.to_owned(), check, forks, locking };
     let (events, mut stream) = mpsc::unbounded_channel();
     let (_keep, stop) = watch::channel(Stop::No);
     let work = run(plan, header, reach, events, stop);
@@ -182,6 +184,7 @@ fn first(answer: Answer) -> Result<Map, Failure> {
 fn result(outcome: Outcome, output: Map) -> Result<Map, Failure> {
     match outcome {
         Outcome::Failed(failure, _) | Outcome::Ignored(failure, _) => Err(failure),
+        _ if output.contains_key(TOO_LONG) => Err(Failure::new("what was found does not fit a frame of 1 MiB")),
         Outcome::Unknown(why) | Outcome::Skipped(why) => Err(Failure::new(why)),
         Outcome::Ok | Outcome::Changed(_) | Outcome::Ran | Outcome::WouldChange(_) | Outcome::WouldRun => Ok(output),
     }

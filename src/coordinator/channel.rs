@@ -1,19 +1,30 @@
 //! One host's channel: connects, sends the plan, passes orders on, answers questions, hears events.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::logins::{Logins, TRIES, pause};
+use super::protocol::Protocol;
+use super::sending::Sending;
 use crate::event::{Event, EventKind};
 use crate::failure::{Failure, FailureKind};
-use crate::plan::{Contents, HostPlan, HostRun};
-use crate::remote::codec::{encode, hello, send_bytes};
-use crate::remote::wire::{HEARTBEAT, MOST_CHUNK, SILENCE, ToController, ToHelper};
-use crate::remote::{Link, Output, Reach, Tail, connect};
-use crate::value::Digest;
+use crate::plan::{Connection, Contents, HostPlan};
+use crate::remote::codec::{Reader, encode, hello};
+use crate::remote::pulse::Pulse;
+use crate::remote::wire::{LockAnswer, MOST_CHUNK, Patience, ToController, ToHelper};
+use crate::remote::{Input, Link, Reach, START, TURNED_AWAY, Tail, connect};
+
+#[cfg(test)]
+mod tests;
+
+/// How many messages of a host wait at most until they are dealt with.
+const MOST_WAITING: usize = 4;
 
 /// What the coordinator asks of a channel.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// Stages up to this number may run; that one without these nodes.
     Go { stage: u32, without: Vec<String> },
@@ -21,54 +32,86 @@ pub(super) enum Order {
     Skip { from: u32, to: u32 },
     /// No further step may start.
     Stop,
+    /// The host's lock is to be taken, waiting at most so long.
+    Lock { wait: Duration, by: String },
+    /// It is to be freed.
+    Unlock,
 }
 
 /// What a channel tells the coordinator.
 pub(super) struct Report {
     pub(super) number: usize,
-    pub(super) event: Event,
+    pub(super) said: Said,
+}
+
+/// What a host says.
+pub(super) enum Said {
+    Event(Box<Event>),
+    Lock(LockAnswer),
 }
 
 /// One host's channel.
 pub(super) struct Channel {
     pub(super) number: usize,
-    pub(super) host: HostRun,
+    /// The host's inventory name.
+    pub(super) name: String,
+    pub(super) connection: Connection,
     pub(super) contents: Arc<Contents>,
     pub(super) reach: Arc<Reach>,
-    pub(super) forks: Arc<Semaphore>,
+    pub(super) logins: Arc<Logins>,
     pub(super) reports: mpsc::UnboundedSender<Report>,
     pub(super) orders: mpsc::UnboundedReceiver<Order>,
+    pub(super) patience: Patience,
 }
 
 impl Channel {
     /// Runs until the host has said its terminal event; says one for it when it cannot.
-    pub(super) async fn run(mut self) {
-        let name = self.host.plan.host.clone();
-        if let Err(failure) = self.speak().await {
-            let event = Event { host: name, index: 0, at_ms: 0, kind: EventKind::HostLost { failure } };
-            let _ = self.reports.send(Report { number: self.number, event });
+    pub(super) async fn run(mut self, plan: HostPlan) {
+        if let Err(failure) = self.speak(plan).await {
+            self.tell(EventKind::HostLost { failure });
         }
     }
 
-    async fn speak(&mut self) -> Result<(), Failure> {
-        let Link { mut input, mut output, stderr, uploaded, guard } = {
-            let _place = self.forks.acquire().await;
-            connect(&self.host.plan.host, &self.host.connection, &self.reach).await?
-        };
-        if let Err(failure) = timed_hello(&mut input).await {
+    async fn speak(&mut self, plan: HostPlan) -> Result<(), Failure> {
+        let link = self.log_in().await?;
+        self.converse(link, plan).await
+    }
+
+    /// Opens the channel; tries again, later and with fewer at a time, where the host or a bastion before it turns logins away.
+    async fn log_in(&self) -> Result<Link, Failure> {
+        let mut tries = 0;
+        loop {
+            let place = self.logins.enter().await;
+            match connect(&self.name, &self.connection, &self.reach).await {
+                Err(failure) if failure.facts.contains_key(TURNED_AWAY) && tries < TRIES => place.turned_away(),
+                Err(failure) if tries > 0 => return Err(failure.because(format!("it was tried {} times", tries + 1))),
+                done => return done,
+            }
+            tokio::time::sleep(pause(tries)).await;
+            tries += 1;
+        }
+    }
+
+    /// Speaks with a helper over an open channel, until one side ends.
+    async fn converse(&mut self, link: Link, plan: HostPlan) -> Result<(), Failure> {
+        let Link { mut input, output, stderr, uploaded, guard } = link;
+        // What was sent before the helper may still be on its way.
+        let limit = if uploaded { ("start", START) } else { ("silence", self.patience.silence) };
+        if let Err(failure) = timed_hello(&mut input, limit).await {
             return Err(with_tail(failure, &stderr).await);
         }
         self.tell(EventKind::HostConnected { uploaded });
         let mut opening = hello();
-        add_plan(&mut opening, &self.host.plan)?;
+        add_plan(&mut opening, &plan)?;
+        let mut protocol = Protocol::new(plan, Instant::now());
         // Words that wait already go out with the plan: no question is asked in between.
         while let Ok(order) = self.orders.try_recv() {
+            protocol.order(&order, Instant::now());
             opening.extend(encode(&message(order))?);
         }
-        if let Err(failure) = send_bytes(&mut output, &opening).await {
-            return Err(with_tail(failure, &stderr).await);
-        }
-        let (sender, mut incoming) = mpsc::channel(256);
+        let sending = Sending::start(output, opening, Arc::clone(&self.contents), self.patience.heartbeat);
+        let pulse = input.pulse();
+        let (sender, mut incoming) = mpsc::channel(MOST_WAITING);
         // A task of its own reads, so that no frame is cut by a select.
         let reading = tokio::spawn(async move {
             loop {
@@ -79,9 +122,9 @@ impl Channel {
                 }
             }
         });
-        let ended = self.listen(&mut incoming, &mut output).await;
+        let ended = self.listen(&mut incoming, &pulse, &sending, &mut protocol).await;
         reading.abort();
-        drop(output);
+        drop(sending);
         drop(guard);
         match ended {
             Err(failure) if failure.kind == FailureKind::Lost => Err(with_tail(failure, &stderr).await),
@@ -92,48 +135,71 @@ impl Channel {
     async fn listen(
         &mut self,
         incoming: &mut mpsc::Receiver<Result<Option<ToController>, Failure>>,
-        output: &mut Output,
+        pulse: &Pulse,
+        sending: &Sending,
+        protocol: &mut Protocol,
     ) -> Result<(), Failure> {
         let lost = |text: &str| Failure::of(FailureKind::Lost, text.to_owned());
-        let mut heard = tokio::time::Instant::now();
-        let mut ping = tokio::time::interval(HEARTBEAT);
+        let silence = self.patience.silence;
         loop {
             tokio::select! {
                 reply = incoming.recv() => {
-                    heard = tokio::time::Instant::now();
                     let gone = || lost("the helper ended without saying how the run went");
                     match reply.ok_or_else(gone)??.ok_or_else(gone)? {
                         ToController::Event(event) => {
-                            let last = matches!(event.kind, EventKind::HostFinished { .. } | EventKind::HostLost { .. });
-                            let _ = self.reports.send(Report { number: self.number, event: *event });
+                            let Some(event) = protocol.hear(*event, Instant::now())? else { continue };
+                            let last = matches!(event.kind, EventKind::HostFinished { .. });
+                            self.report(Said::Event(Box::new(event)));
                             if last {
                                 return Ok(());
                             }
                         }
-                        ToController::NeedBlob { digest } => send_blob(output, digest, &self.contents).await?,
-                        ToController::Fatal(failure) => return Err(failure),
+                        ToController::NeedBlob { digest } => {
+                            protocol.needs(digest)?;
+                            sending.content(digest);
+                        }
+                        ToController::Fatal(failure) => return Err(protocol.fatal(failure).unwrap_or_else(|refused| refused)),
+                        ToController::Lock(answer) => {
+                            let answer = protocol.lock(answer, Instant::now())?;
+                            self.report(Said::Lock(answer));
+                        }
                         ToController::Pong => {}
                     }
                 }
                 order = self.orders.recv() => {
                     let Some(order) = order else { return Err(lost("the run is over")) };
-                    let mut bytes = encode(&message(order))?;
-                    while let Ok(more) = self.orders.try_recv() {
-                        bytes.extend(encode(&message(more))?);
-                    }
-                    send_bytes(output, &bytes).await?;
+                    // Before it is sent: the answer may come at once.
+                    protocol.order(&order, Instant::now());
+                    sending.frames(encode(&message(order))?);
                 }
-                _ = ping.tick() => send_bytes(output, &encode(&ToHelper::Ping)?).await?,
-                () = tokio::time::sleep_until(heard + SILENCE) => {
-                    return Err(lost("the helper has fallen silent").because(Failure::timeout("silence", SILENCE)));
+                () = until(protocol.limit(sending.opening().last())) => {
+                    // A piece of the plan may have gone out meanwhile.
+                    let over = protocol.limit(sending.opening().last()).filter(|(end, _)| Instant::now() >= *end);
+                    if let Some((_, failure)) = over {
+                        return Err(failure);
+                    }
+                }
+                () = pulse.silence(silence) => {
+                    return Err(lost("the helper has fallen silent").because(Failure::timeout("silence", silence)));
                 }
             }
         }
     }
 
     fn tell(&self, kind: EventKind) {
-        let event = Event { host: self.host.plan.host.clone(), index: 0, at_ms: 0, kind };
-        let _ = self.reports.send(Report { number: self.number, event });
+        let event = Event { host: self.name.clone(), index: 0, at_ms: 0, kind };
+        self.report(Said::Event(Box::new(event)));
+    }
+
+    fn report(&self, said: Said) {
+        let _ = self.reports.send(Report { number: self.number, said });
+    }
+}
+
+async fn until(limit: Option<(Instant, Failure)>) {
+    match limit {
+        Some((end, _)) => tokio::time::sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -142,14 +208,16 @@ fn message(order: Order) -> ToHelper {
         Order::Go { stage, without } => ToHelper::Go { stage, without },
         Order::Skip { from, to } => ToHelper::Skip { from, to },
         Order::Stop => ToHelper::Stop,
+        Order::Lock { wait, by } => ToHelper::Lock { wait, by },
+        Order::Unlock => ToHelper::Unlock,
     }
 }
 
-async fn timed_hello(input: &mut crate::remote::codec::Reader<crate::remote::Input>) -> Result<(), Failure> {
-    match tokio::time::timeout(SILENCE, input.hello()).await {
+async fn timed_hello(input: &mut Reader<Input>, (name, limit): (&str, Duration)) -> Result<(), Failure> {
+    match tokio::time::timeout(limit, input.hello()).await {
         Ok(read) => read.map(drop),
         Err(_) => Err(Failure::of(FailureKind::Unreachable, "the helper does not say hello")
-            .because(Failure::timeout("silence", SILENCE))),
+            .because(Failure::timeout(name, limit))),
     }
 }
 
@@ -163,21 +231,8 @@ fn add_plan(out: &mut Vec<u8>, plan: &HostPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn send_blob(output: &mut Output, digest: Digest, contents: &Contents) -> Result<(), Failure> {
-    // A content that cannot be read any more is sent as nothing: the helper sees that the hash does not fit, and says so.
-    let bytes = contents.read(digest).unwrap_or_else(|_| Arc::from(Vec::new()));
-    let pieces = bytes.len().div_ceil(MOST_CHUNK).max(1);
-    for number in 0..pieces {
-        let start = number * MOST_CHUNK;
-        let piece = bytes.get(start..(start + MOST_CHUNK).min(bytes.len())).unwrap_or_default().to_vec();
-        let frame = encode(&ToHelper::Blob { digest, piece, last: number + 1 == pieces })?;
-        send_bytes(output, &frame).await?;
-    }
-    Ok(())
-}
-
 /// Adds what the helper, or what ran before it, said on stderr.
 async fn with_tail(failure: Failure, stderr: &Tail) -> Failure {
-    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     stderr.lines().into_iter().fold(failure, Failure::because)
 }

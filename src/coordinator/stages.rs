@@ -68,6 +68,16 @@ impl Stages {
         self.rollouts.values().any(Rollout::is_refused)
     }
 
+    /// Whether a host came to its end.
+    pub(super) fn has_ended(&self, number: usize) -> bool {
+        self.ended.contains(&number)
+    }
+
+    /// A host's name.
+    pub(super) fn name(&self, number: usize) -> String {
+        self.names.get(number).cloned().unwrap_or_default()
+    }
+
     /// The names of hosts that never came to an end.
     pub(super) fn not_ended(&self) -> Vec<String> {
         let open = self.names.iter().enumerate().filter(|(number, _)| !self.ended.contains(number));

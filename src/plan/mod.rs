@@ -9,6 +9,7 @@ pub mod inventory;
 pub mod late;
 mod make;
 pub mod model;
+mod needs;
 mod network;
 mod pool;
 mod rollout;

@@ -1,10 +1,13 @@
 //! Frames on a byte stream.
 
+use bytes::{Buf as _, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 
-use super::wire::{MAGIC, MOST_FRAME, MOST_NOISE, VERSION};
+use super::bounded;
+use super::pulse::Pulse;
+use super::wire::{MAGIC, MOST_FRAME, MOST_MEMORY, MOST_NOISE, VERSION};
 use crate::failure::{Failure, FailureKind};
 
 /// How many characters of other programs' words a message repeats.
@@ -40,13 +43,19 @@ pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Failure> {
 /// Reads frames. Not safe to cancel in the middle of a frame: give it a task of its own.
 pub struct Reader<R> {
     stream: R,
-    ahead: Vec<u8>,
+    ahead: BytesMut,
+    pulse: Pulse,
 }
 
 impl<R: AsyncRead + Unpin> Reader<R> {
     /// A reader of a stream; `ahead` was read from it already.
-    pub fn new(stream: R, ahead: Vec<u8>) -> Self {
-        Self { stream, ahead }
+    pub fn new(stream: R, ahead: &[u8]) -> Self {
+        Self { stream, ahead: BytesMut::from(ahead), pulse: Pulse::new() }
+    }
+
+    /// When bytes last arrived.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Reads up to and with the hello; returns the noise before it.
@@ -60,8 +69,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
             if let Some(at) = find(&self.ahead, &MAGIC)
                 && self.ahead.len() >= at + whole
             {
-                let noise = self.ahead.drain(..at).collect();
-                let opened: Vec<u8> = self.ahead.drain(..whole).collect();
+                let noise = self.ahead.split_to(at).to_vec();
+                let opened = self.ahead.split_to(whole);
                 if opened.get(MAGIC.len()..) != Some(&VERSION.to_le_bytes()) {
                     return Err(Failure::of(
                         FailureKind::Internal,
@@ -94,7 +103,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                 return Ok(false);
             }
             if let Some(at) = find(&self.ahead, marker) {
-                self.ahead.drain(..at + marker.len());
+                self.ahead.advance(at + marker.len());
                 return Ok(true);
             }
             let failure = || Failure::of(FailureKind::Unreachable, "the helper could not be started");
@@ -122,7 +131,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// The next message; `None` at the end of the stream.
     ///
     /// # Errors
-    /// The stream breaks inside a frame, a length is over the limit (before anything is allocated), a message does not decode.
+    /// The stream breaks inside a frame, a length is over the limit (before anything is allocated), a message does not decode
+    /// or would take too much stack or memory.
     pub async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Failure> {
         let lost = |text: String| Failure::of(FailureKind::Lost, text);
         loop {
@@ -132,8 +142,8 @@ impl<R: AsyncRead + Unpin> Reader<R> {
                     return Err(lost(format!("a frame of {length} bytes is over the limit of {MOST_FRAME}")));
                 }
                 if let Some(body) = self.ahead.get(HEADER..HEADER + length) {
-                    let message = postcard::from_bytes(body);
-                    self.ahead.drain(..HEADER + length);
+                    let message = bounded::decode(body, MOST_MEMORY);
+                    self.ahead.advance(HEADER + length);
                     return message.map(Some).map_err(|error| lost(format!("a frame does not decode: {error}")));
                 }
             }
@@ -147,11 +157,12 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         }
     }
 
-    /// Reads some more; false at the end.
+    /// Reads some more; false at the end. What arrives is a sign of life, whole frame or not.
     async fn fill(&mut self) -> Result<bool, Failure> {
         self.ahead.reserve(64 * 1024);
         let read = self.stream.read_buf(&mut self.ahead).await;
         let count = read.map_err(|error| Failure::of(FailureKind::Lost, format!("the stream broke: {error}")))?;
+        self.pulse.beat();
         Ok(count > 0)
     }
 }

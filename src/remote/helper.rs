@@ -1,26 +1,34 @@
 //! The helper: this same binary on a host. It lives on its stdin, speaks frames on its stdout, log lines on its stderr.
 //!
-//! It never listens and never daemonizes. It ends itself when its stdin closes, or when no frame came for
-//! [`SILENCE`]: OpenSSH's own idea of a connection is not enough (a cut link leaves a reader waiting for ever).
+//! It never listens and never daemonizes. It ends itself when its stdin closes, or when nothing came for
+//! [`SILENCE`](super::wire::SILENCE): OpenSSH's own idea of a connection is not enough (a cut link leaves a reader waiting for ever).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::Mode;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::bounded;
 use super::codec::{Reader, encode, hello, send_bytes};
-use super::wire::{HEARTBEAT, SILENCE, ToController, ToHelper};
+use super::pulse::Pulse;
+use super::wire::{LockAnswer, MOST_MEMORY, Patience, ToController, ToHelper};
+use crate::calendar::utc;
+use crate::change::Change;
 use crate::engine::{self, Orders, World};
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, Outcome};
 use crate::failure::{Context as _, Failure, FailureKind};
 use crate::plan::HostPlan;
 use crate::system::{BlobFuture, BlobSource, fs};
-use crate::value::Digest;
+use crate::value::{Digest, Map, Value};
+
+/// The only field of a step's result that does not fit a frame.
+pub const TOO_LONG: &str = "too_long";
 
 /// How long the running step may go on after a stop: the limit `abort`.
 pub const ABORT: Duration = Duration::from_secs(10);
@@ -30,6 +38,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// The longest plan, in bytes.
 const MOST_PLAN: usize = 256 * 1024 * 1024;
+
+/// How many times its length a plan may take in memory, beside [`MOST_MEMORY`].
+const MOST_GROWTH: usize = 64;
 
 /// The longest content that is asked for, in bytes.
 const MOST_BLOB: usize = 1024 * 1024 * 1024;
@@ -60,7 +71,7 @@ pub fn main(state_dir: &Path) -> ExitCode {
     let state_dir = state_dir.to_owned();
     let ended = runtime.block_on(async move {
         let output = tokio::fs::File::from_std(std::fs::File::from(frames));
-        live(tokio::io::stdin(), output, &state_dir).await
+        live(tokio::io::stdin(), output, &state_dir, Patience::default()).await
     });
     runtime.shutdown_timeout(FAREWELL);
     match ended {
@@ -76,15 +87,17 @@ pub fn main(state_dir: &Path) -> ExitCode {
 ///
 /// # Errors
 /// The stream breaks or falls silent; a failure of the plan is told to the controller and no error here.
-pub async fn live<R, W>(input: R, mut output: W, state_dir: &Path) -> Result<(), Failure>
+pub async fn live<R, W>(input: R, mut output: W, state_dir: &Path, patience: Patience) -> Result<(), Failure>
 where
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin + Send + 'static,
 {
     send_bytes(&mut output, &hello()).await?;
     let (replies, outgoing) = mpsc::unbounded_channel();
-    let writer = tokio::spawn(write(output, outgoing));
-    let mut incoming = listen(input);
+    let writer = tokio::spawn(write(output, outgoing, patience.heartbeat));
+    let reader = Reader::new(input, &[]);
+    let pulse = reader.pulse();
+    let mut incoming = Incoming { messages: listen(reader), pulse, silence: patience.silence };
     let session = Session { replies: replies.clone(), asked: Arc::default(), state_dir: state_dir.to_owned() };
     let ended = match session.run(&mut incoming).await {
         Ok(()) => Ok(()),
@@ -101,10 +114,12 @@ where
 }
 
 /// A task of its own reads frames, so that no frame is cut by a select.
-fn listen<R: AsyncRead + Unpin + Send + 'static>(input: R) -> mpsc::Receiver<Result<ToHelper, Failure>> {
+fn listen<R>(mut reader: Reader<R>) -> mpsc::Receiver<Result<ToHelper, Failure>>
+where
+    R: AsyncRead + Unpin + Send + 'static,
+{
     let (sender, receiver) = mpsc::channel(64);
     tokio::spawn(async move {
-        let mut reader = Reader::new(input, Vec::new());
         if let Err(failure) = reader.hello().await {
             let _ = sender.send(Err(failure)).await;
             return;
@@ -125,23 +140,66 @@ fn listen<R: AsyncRead + Unpin + Send + 'static>(input: R) -> mpsc::Receiver<Res
 }
 
 /// Writes replies, and a sign of life when there was none for a while.
-async fn write<W: AsyncWrite + Unpin>(mut output: W, mut replies: mpsc::UnboundedReceiver<ToController>) {
+async fn write<W: AsyncWrite + Unpin>(
+    mut output: W,
+    mut replies: mpsc::UnboundedReceiver<ToController>,
+    heartbeat: Duration,
+) {
     loop {
-        let reply = match tokio::time::timeout(HEARTBEAT, replies.recv()).await {
+        let reply = match tokio::time::timeout(heartbeat, replies.recv()).await {
             Ok(Some(reply)) => reply,
             Ok(None) => return,
             Err(_) => ToController::Pong,
         };
-        let Ok(mut bytes) = encode(&reply) else { continue };
+        let mut bytes = fitting(reply);
         // What waits already goes out in the same write.
         while bytes.len() < 64 * 1024 {
             let Ok(more) = replies.try_recv() else { break };
-            bytes.extend(encode(&more).unwrap_or_default());
+            bytes.extend(fitting(more));
         }
         if send_bytes(&mut output, &bytes).await.is_err() {
             return;
         }
     }
+}
+
+/// A message as a frame. The end of a step comes in any case: what does not fit the frame is left out, what tells most last.
+fn fitting(mut reply: ToController) -> Vec<u8> {
+    for cut in [shorten_diffs, shorten_fields, shorten_output] {
+        if let Ok(bytes) = encode(&reply) {
+            return bytes;
+        }
+        if let ToController::Event(event) = &mut reply
+            && let EventKind::StepFinished { outcome, output, .. } = &mut event.kind
+        {
+            cut(outcome, output);
+        }
+    }
+    encode(&reply).unwrap_or_default()
+}
+
+/// The most fields of a change that does not fit its frame.
+const MOST_FIELDS: usize = 500;
+
+fn change_of(outcome: &mut Outcome) -> Option<&mut Change> {
+    match outcome {
+        Outcome::Changed(change) | Outcome::WouldChange(change) | Outcome::Failed(_, Some(change)) => Some(change),
+        _ => None,
+    }
+}
+
+fn shorten_diffs(outcome: &mut Outcome, _: &mut Map) {
+    for field in change_of(outcome).into_iter().flat_map(|change| &mut change.fields) {
+        field.diff = field.diff.as_ref().map(|_| "(too long to show)\n".to_owned());
+    }
+}
+
+fn shorten_fields(outcome: &mut Outcome, _: &mut Map) {
+    change_of(outcome).into_iter().for_each(|change| change.fields.truncate(MOST_FIELDS));
+}
+
+fn shorten_output(_: &mut Outcome, output: &mut Map) {
+    *output = Map::from([(TOO_LONG.to_owned(), Value::Bool(true))]);
 }
 
 /// Blobs that were asked for: who waits, and what came so far.
@@ -153,6 +211,27 @@ struct Waiting {
     waiters: Vec<oneshot::Sender<Result<Arc<[u8]>, Failure>>>,
 }
 
+/// What the controller says.
+struct Incoming {
+    messages: mpsc::Receiver<Result<ToHelper, Failure>>,
+    pulse: Pulse,
+    silence: Duration,
+}
+
+impl Incoming {
+    /// The next message, within the limit of silence. Safe to cancel.
+    ///
+    /// # Errors
+    /// The controller is gone, has fallen silent, or says what cannot be read.
+    async fn next(&mut self) -> Result<ToHelper, Failure> {
+        let lost = |text: &str| Failure::of(FailureKind::Lost, text.to_owned());
+        tokio::select! {
+            message = self.messages.recv() => message.unwrap_or_else(|| Err(lost("the controller is gone"))),
+            () = self.pulse.silence(self.silence) => Err(lost("the controller has fallen silent")),
+        }
+    }
+}
+
 struct Session {
     replies: mpsc::UnboundedSender<ToController>,
     asked: Asked,
@@ -160,14 +239,11 @@ struct Session {
 }
 
 impl Session {
-    async fn run(&self, incoming: &mut mpsc::Receiver<Result<ToHelper, Failure>>) -> Result<(), Failure> {
+    async fn run(&self, incoming: &mut Incoming) -> Result<(), Failure> {
         let mut first_orders = Vec::new();
-        let plan = self.plan(incoming, &mut first_orders).await?;
+        let plan = self.plan(incoming).await?;
         make_state_dir(&self.state_dir)?;
-        let _lock = match plan.options.lock_wait {
-            Some(wait) => Some(self.lock(&plan, wait, incoming, &mut first_orders).await?),
-            None => None,
-        };
+        let _lock = self.until_it_goes_on(incoming, &mut first_orders).await?;
         let (orders, order_queue) = mpsc::unbounded_channel();
         for order in first_orders {
             let _ = orders.send(order);
@@ -182,7 +258,6 @@ impl Session {
         let engine = AbortOnDrop(tokio::spawn(engine::run(plan, world)));
         let mut index = 0;
         let mut deadline: Option<tokio::time::Instant> = None;
-        let mut heard = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 event = happened.recv() => {
@@ -196,11 +271,7 @@ impl Session {
                         return Ok(());
                     }
                 }
-                message = incoming.recv() => {
-                    heard = tokio::time::Instant::now();
-                    let Some(message) = message else {
-                        return Err(Failure::of(FailureKind::Lost, "the controller is gone"));
-                    };
+                message = incoming.next() => {
                     match message? {
                         ToHelper::Go { stage, without } => {
                             let _ = orders.send(Orders::Go(stage, without));
@@ -213,11 +284,8 @@ impl Session {
                             let _ = stop.send(true);
                             deadline.get_or_insert(tokio::time::Instant::now() + ABORT);
                         }
-                        ToHelper::Ping | ToHelper::Plan { .. } => {}
+                        ToHelper::Ping | ToHelper::Plan { .. } | ToHelper::Lock { .. } | ToHelper::Unlock => {}
                     }
-                }
-                () = tokio::time::sleep_until(heard + SILENCE) => {
-                    return Err(Failure::of(FailureKind::Lost, "the controller has fallen silent"));
                 }
                 () = until(deadline) => {
                     return Err(Failure::of(FailureKind::Aborted, "the running step did not end")
@@ -228,14 +296,10 @@ impl Session {
     }
 
     /// Gathers the plan.
-    async fn plan(
-        &self,
-        incoming: &mut mpsc::Receiver<Result<ToHelper, Failure>>,
-        orders: &mut Vec<Orders>,
-    ) -> Result<HostPlan, Failure> {
+    async fn plan(&self, incoming: &mut Incoming) -> Result<HostPlan, Failure> {
         let mut bytes = Vec::new();
         loop {
-            match next(incoming).await? {
+            match incoming.next().await? {
                 ToHelper::Plan { piece, last } => {
                     bytes.extend(piece);
                     if bytes.len() > MOST_PLAN {
@@ -245,43 +309,50 @@ impl Session {
                         break;
                     }
                 }
-                ToHelper::Go { stage, without } => orders.push(Orders::Go(stage, without)),
                 ToHelper::Stop => return Err(Failure::of(FailureKind::Aborted, "stopped before it began")),
                 _ => {}
             }
         }
-        postcard::from_bytes(&bytes)
+        bounded::decode(&bytes, MOST_MEMORY + bytes.len().saturating_mul(MOST_GROWTH))
             .map_err(|error| Failure::of(FailureKind::Internal, format!("the plan does not decode: {error}")))
     }
 
-    /// Takes the host's lock; while it waits, the controller may still go away or say stop.
-    async fn lock(
+    /// Takes and frees the host's lock as the controller says, until it lets the first stage go or skips it. While it waits for the lock,
+    /// the controller may still go away or say stop.
+    async fn until_it_goes_on(
         &self,
-        plan: &HostPlan,
-        wait: Duration,
-        incoming: &mut mpsc::Receiver<Result<ToHelper, Failure>>,
+        incoming: &mut Incoming,
         orders: &mut Vec<Orders>,
-    ) -> Result<fs::Lock, Failure> {
-        let note = format!("run {} (helper process {})", plan.run, std::process::id());
-        let path = self.state_dir.join("lock");
-        let taking = fs::lock(&path, &note, wait);
-        tokio::pin!(taking);
-        loop {
+    ) -> Result<Option<fs::Lock>, Failure> {
+        let mut held = None;
+        let mut taking: Option<Taking<'_>> = None;
+        while orders.is_empty() {
             tokio::select! {
-                taken = &mut taking => {
-                    return taken.map_err(|failure| {
-                        failure.within(format!("another run is at work on {}", plan.host))
-                            .hint("wait for it, or give this one more patience: `--lock-wait 10m`")
-                    });
+                taken = attempted(&mut taking) => {
+                    taking = None;
+                    let answer = match taken? {
+                        (fs::Attempt::Taken(lock), place) => {
+                            held = Some(lock);
+                            LockAnswer::Taken { place }
+                        }
+                        (fs::Attempt::Held(by), place) => LockAnswer::Held { place, by },
+                    };
+                    let _ = self.replies.send(ToController::Lock(answer));
                 }
-                message = next(incoming) => match message? {
+                message = incoming.next() => match message? {
                     ToHelper::Go { stage, without } => orders.push(Orders::Go(stage, without)),
                     ToHelper::Skip { from, to } => orders.push(Orders::Skip(from, to)),
-                    ToHelper::Stop => return Err(Failure::of(FailureKind::Aborted, "stopped while waiting for the lock")),
-                    _ => {}
+                    ToHelper::Lock { wait, by } => {
+                        held = None;
+                        taking = Some(Box::pin(take_lock(self.state_dir.join("lock"), by, wait)));
+                    }
+                    ToHelper::Unlock => (held, taking) = (None, None),
+                    ToHelper::Stop => return Err(Failure::of(FailureKind::Aborted, "stopped before it began")),
+                    ToHelper::Plan { .. } | ToHelper::Blob { .. } | ToHelper::Ping => {}
                 },
             }
         }
+        Ok(held)
     }
 
     fn received(&self, digest: Digest, piece: &[u8], last: bool) {
@@ -307,14 +378,33 @@ impl Session {
     }
 }
 
-/// The next message, within the limit of silence.
-async fn next(incoming: &mut mpsc::Receiver<Result<ToHelper, Failure>>) -> Result<ToHelper, Failure> {
-    let lost = |text: &str| Failure::of(FailureKind::Lost, text.to_owned());
-    match tokio::time::timeout(SILENCE, incoming.recv()).await {
-        Ok(Some(message)) => message,
-        Ok(None) => Err(lost("the controller is gone")),
-        Err(_) => Err(lost("the controller has fallen silent")),
+/// An attempt to take the host's lock, and which lock that is.
+type Taking<'a> = Pin<Box<dyn Future<Output = Result<(fs::Attempt, String), Failure>> + Send + 'a>>;
+
+/// Ends when the lock was taken or is held by another run; never without an attempt.
+async fn attempted(taking: &mut Option<Taking<'_>>) -> Result<(fs::Attempt, String), Failure> {
+    match taking {
+        Some(taking) => taking.await,
+        None => std::future::pending().await,
     }
+}
+
+async fn take_lock(path: PathBuf, by: String, wait: Duration) -> Result<(fs::Attempt, String), Failure> {
+    let by = by.lines().next().unwrap_or_default();
+    let note = || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        format!("{by}, since {} UTC (process {} there)", utc(now.as_secs()), std::process::id())
+    };
+    let attempt = fs::attempt(&path, &note, wait).await?;
+    Ok((attempt, place_of(&path)?))
+}
+
+/// A lock's name that is the same for every run, whatever it calls the host: two of them take several locks in one order by it.
+fn place_of(path: &Path) -> Result<String, Failure> {
+    use std::os::unix::fs::MetadataExt as _;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let meta = std::fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
+    Ok(format!("{} {}:{}", boot.trim(), meta.dev(), meta.ino()))
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {

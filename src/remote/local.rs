@@ -33,7 +33,7 @@ pub(super) fn connect(r#become: bool, reach: &Reach, state_dir: Option<&str>) ->
         return Err(unreachable("the helper has no streams".to_owned()));
     };
     Ok(Link {
-        input: Reader::new(Box::new(stdout), Vec::new()),
+        input: Reader::new(Box::new(stdout), &[]),
         output: Box::new(stdin),
         stderr: Tail::follow(stderr),
         uploaded: false,

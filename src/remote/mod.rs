@@ -3,10 +3,12 @@
 //! `wire` holds the messages and limits, `codec` the frames, `helper` the far end; `local` and `ssh` open a [`Link`], and only
 //! `ssh` and `install` know that there is a network.
 
+mod bounded;
 pub mod codec;
 pub mod helper;
 mod install;
 mod local;
+pub mod pulse;
 mod ssh;
 mod tail;
 pub mod wire;
@@ -16,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::failure::Failure;
 use crate::plan::Connection;
 
-pub use ssh::Masters;
+pub use ssh::{Masters, START, TURNED_AWAY};
 pub use tail::Tail;
 
 /// Where and how helpers are started; the same for all hosts of a run.

@@ -18,11 +18,20 @@ use crate::plan::Connection;
 /// How long a connection may take to stand: the limit `connect`.
 const CONNECT: Duration = Duration::from_secs(20);
 
-/// How long a shell on the host may take to answer, and an upload to go through: the limit `start`.
-const START: Duration = Duration::from_secs(120);
+/// How long a shell on the host may take to answer, and the helper after it was sent: the limit `start`.
+pub const START: Duration = Duration::from_secs(120);
+
+/// How long a piece of the helper may take on its way: the limit `upload`. A slow link may take as long as it needs.
+const UPLOAD: Duration = Duration::from_secs(60);
+
+/// The length of a piece, in bytes.
+const PIECE: usize = 64 * 1024;
 
 /// How long a master without a channel stays; after a kill of the controller it is gone by then.
 const IDLE: usize = 10;
+
+/// The fact beside a failure to log in that is worth another try, with fewer at a time.
+pub const TURNED_AWAY: &str = "turned_away";
 
 /// How often ssh asks whether the other side lives.
 const ALIVE: Duration = Duration::from_secs(5);
@@ -115,14 +124,34 @@ pub(super) async fn connect(connection: &Connection, reach: &Reach, state_dir: O
             );
         }
     };
-    let starting = tokio::time::timeout(START, start(session, *r#become, &script?, reach)).await;
-    starting.unwrap_or_else(|_| {
+    let starting = tokio::time::timeout(START, start(session, *r#become, &script?)).await;
+    let mut link = starting.unwrap_or_else(|_| {
         let limit = Failure::timeout("start", START).message;
         Err(Failure::of(FailureKind::Unreachable, format!("the helper does not start on {destination}")).because(limit))
-    })
+    })?;
+    if link.uploaded
+        && let Err(failure) = upload(&mut link.output, &reach.binary.packed().await?).await
+    {
+        return Err(explain(failure, &link.stderr).await);
+    }
+    Ok(link)
 }
 
-async fn start(session: Arc<Session>, r#become: bool, script: &str, reach: &Reach) -> Result<Link, Failure> {
+/// Sends the helper. Each piece has its limit, the whole has none.
+async fn upload(output: &mut Output, packed: &[u8]) -> Result<(), Failure> {
+    let failed = || Failure::of(FailureKind::Unreachable, "the helper could not be sent");
+    for piece in packed.chunks(PIECE) {
+        let sent = tokio::time::timeout(UPLOAD, async {
+            output.write_all(piece).await?;
+            output.flush().await
+        });
+        let sent = sent.await.map_err(|_| failed().because(Failure::timeout("upload", UPLOAD)))?;
+        sent.map_err(|error| failed().because(error))?;
+    }
+    Ok(())
+}
+
+async fn start(session: Arc<Session>, r#become: bool, script: &str) -> Result<Link, Failure> {
     // Any login shell can run this line: the script is one word to all of them. `exec` leaves no shell behind.
     let elevate = if r#become { "sudo -n " } else { "" };
     let line = format!("exec {elevate}sh -c '{script}'");
@@ -137,26 +166,15 @@ async fn start(session: Arc<Session>, r#become: bool, script: &str, reach: &Reac
         .await
         .map_err(|error| failed(&error))?;
     let streams = (child.stdin().take(), child.stdout().take(), child.stderr().take());
-    let (Some(mut stdin), Some(stdout), Some(stderr)) = streams else {
+    let (Some(stdin), Some(stdout), Some(stderr)) = streams else {
         return Err(Failure::of(FailureKind::Internal, "the channel has no streams"));
     };
     let stderr = Tail::follow(stderr);
-    let mut input = Reader::new(Box::new(stdout) as Input, Vec::new());
+    let mut input = Reader::new(Box::new(stdout) as Input, &[]);
     let uploaded = match input.marker(NEED).await {
         Ok(needed) => needed,
         Err(failure) => return Err(explain(failure, &stderr).await),
     };
-    if uploaded {
-        let packed = reach.binary.packed().await?;
-        let sent = async {
-            stdin.write_all(&packed).await?;
-            stdin.flush().await
-        };
-        if let Err(error) = sent.await {
-            let failure = Failure::of(FailureKind::Unreachable, "the helper could not be sent").because(error);
-            return Err(explain(failure, &stderr).await);
-        }
-    }
     Ok(Link { input, output: Box::new(stdin) as Output, stderr, uploaded, guard: Box::new((child, session)) })
 }
 
@@ -193,7 +211,25 @@ fn unreachable_because(destination: &str, error: &openssh::Error) -> Failure {
         return failure
             .hint("the key is not accepted: check `user`, the agent (`ssh-add -l`) and your ssh configuration");
     }
+    if is_turned_away(&text) {
+        let hint = "the host, or a bastion before it, takes only few logins at a time (`MaxStartups` of its sshd): `--forks 5` opens fewer";
+        return failure.hint(hint).fact(TURNED_AWAY, "");
+    }
     failure.hint(format!("try it by hand: `ssh {destination} true`"))
+}
+
+/// Whether sshd, or one on the way, has closed a connection before anybody could log in: what it does to those that are too many.
+fn is_turned_away(text: &str) -> bool {
+    let signs = [
+        "Exceeded MaxStartups",
+        "Not allowed at this time",
+        "kex_exchange_identification",
+        "ssh_exchange_identification",
+        "banner exchange",
+        "Connection closed by",
+        "Connection reset by",
+    ];
+    !text.contains("Connection refused") && signs.iter().any(|sign| text.contains(sign))
 }
 
 /// An error with its causes, in one line, without ssh's line ends.
@@ -208,4 +244,30 @@ fn full_text(error: &openssh::Error) -> String {
         source = inner.source();
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_turned_away;
+
+    #[test]
+    fn who_is_one_too_many_is_known_from_who_may_not_or_cannot() {
+        for text in [
+            "kex_exchange_identification: read: Connection reset by peer",
+            "kex_exchange_identification: Connection closed by remote host Connection closed by 10.0.0.1 port 22",
+            "Exceeded MaxStartups",
+            "Connection closed by UNKNOWN port 65535",
+            "Connection timed out during banner exchange",
+        ] {
+            assert!(is_turned_away(text), "{text}");
+        }
+        for text in [
+            "ssh: connect to host 10.0.0.1 port 22: Connection refused",
+            "root@10.0.0.1: Permission denied (publickey).",
+            "Host key verification failed.",
+            "ssh: Could not resolve hostname nowhere: Name or service not known",
+        ] {
+            assert!(!is_turned_away(text), "{text}");
+        }
+    }
 }

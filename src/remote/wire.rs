@@ -15,13 +15,16 @@ use crate::value::Digest;
 pub const MAGIC: [u8; 8] = *b"\x00fanli\x01\n";
 
 /// The version of what follows; both sides must agree. As the helper is the same binary, a difference is a defect.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The most noise that is skipped before the magic, in bytes.
 pub const MOST_NOISE: usize = 64 * 1024;
 
 /// The longest frame, in bytes. A longer one is an error before any allocation.
 pub const MOST_FRAME: usize = 1024 * 1024;
+
+/// The most memory that a decoded frame may take beside its text, in bytes: a frame of empty lists is longer in memory than on the wire.
+pub const MOST_MEMORY: usize = 16 * 1024 * 1024;
 
 /// The longest piece of a plan or a blob in one frame, in bytes.
 pub const MOST_CHUNK: usize = 256 * 1024;
@@ -32,6 +35,7 @@ pub enum ToHelper {
     /// A piece of the plan (postcard of [`crate::plan::HostPlan`], cut in pieces); `last` ends it.
     Plan {
         /// The piece.
+        #[serde(with = "bytes")]
         piece: Vec<u8>,
         /// Whether it is the last one.
         last: bool,
@@ -55,11 +59,21 @@ pub enum ToHelper {
         /// Which.
         digest: Digest,
         /// The piece.
+        #[serde(with = "bytes")]
         piece: Vec<u8>,
         /// Whether it is the last one.
         last: bool,
     },
-    /// The controller lives. Sent every [`HEARTBEAT`]; the helper ends itself after [`SILENCE`] without any frame.
+    /// Take the host's lock, waiting at most so long; answered by [`ToController::Lock`].
+    Lock {
+        /// How long.
+        wait: std::time::Duration,
+        /// Who wants it: kept beside the lock, for whoever cannot get it.
+        by: String,
+    },
+    /// Free the host's lock.
+    Unlock,
+    /// The controller lives. Sent every [`HEARTBEAT`]; the helper ends itself after [`SILENCE`] without any bytes.
     Ping,
     /// Start no further step; let the running one come to its end, within the limit `abort`.
     Stop,
@@ -75,14 +89,78 @@ pub enum ToController {
         /// Which.
         digest: Digest,
     },
-    /// The helper cannot go on at all (bad plan, lock held): the last frame.
+    /// What became of [`ToHelper::Lock`].
+    Lock(LockAnswer),
+    /// The helper cannot go on at all (a bad plan): the last frame.
     Fatal(Failure),
     /// The helper lives; sent when nothing else was for [`HEARTBEAT`].
     Pong,
 }
 
+/// Whether a host is locked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LockAnswer {
+    /// It is, by this run.
+    Taken {
+        /// The lock, the same for every run whatever it calls the host: the machine's boot and the file.
+        place: String,
+    },
+    /// Another run holds it.
+    Held {
+        /// See [`LockAnswer::Taken`].
+        place: String,
+        /// Who holds it, and since when.
+        by: String,
+    },
+}
+
 /// How often each side says that it lives.
 pub const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// How long either side waits for a frame before it takes the other for dead.
+/// How long either side waits for bytes before it takes the other for dead.
 pub const SILENCE: std::time::Duration = std::time::Duration::from_secs(15);
+
+/// How often a side says that it lives, and how long it waits for the other one.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// See [`HEARTBEAT`].
+    pub heartbeat: std::time::Duration,
+    /// See [`SILENCE`].
+    pub silence: std::time::Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { heartbeat: HEARTBEAT, silence: SILENCE }
+    }
+}
+
+/// Bytes in one piece: postcard takes a list of numbers one by one.
+mod bytes {
+    use std::fmt;
+
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+        deserializer.deserialize_bytes(Bytes)
+    }
+
+    struct Bytes;
+
+    impl Visitor<'_> for Bytes {
+        type Value = Vec<u8>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+            Ok(bytes.to_vec())
+        }
+    }
+}

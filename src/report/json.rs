@@ -120,6 +120,7 @@ fn kind(kind: &EventKind) -> (&'static str, Value) {
                 Verdict::WouldChange => "would_change",
                 Verdict::Failed => "failed",
                 Verdict::Unreachable => "unreachable",
+                Verdict::Busy => "busy",
                 Verdict::Aborted => "aborted",
             };
             ("run_finished", json!({ "tally": counts(*tally), "verdict": verdict }))
@@ -263,6 +264,8 @@ fn failed(failure: &Failure) -> Value {
         FailureKind::DidNotConverge => "did_not_converge",
         FailureKind::Unreachable => "unreachable",
         FailureKind::Lost => "lost",
+        FailureKind::Untrusted => "untrusted",
+        FailureKind::Busy => "busy",
         FailureKind::Aborted => "aborted",
         FailureKind::Internal => "internal",
     };

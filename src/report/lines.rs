@@ -7,7 +7,7 @@ use super::rollout;
 use super::words::{Paint, bounded, bounded_to, paint, short, took};
 use crate::change::{Change, FieldChange, Verb};
 use crate::event::{Event, EventKind, Outcome, StepRef};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::visible::count;
 
 /// How much is said.
@@ -104,7 +104,17 @@ impl Lines {
                 self.line(&event.host, Paint::Change, &format!("warning: {}", short(message)))
             }
             EventKind::HostLost { failure } => {
-                let mut text = self.line(&event.host, Paint::Bad, &format!("LOST: {}", short(&failure.message)));
+                let word = if failure.kind == FailureKind::Untrusted { "NOT TRUSTED" } else { "LOST" };
+                let mut text = self.line(&event.host, Paint::Bad, &format!("{word}: {}", short(&failure.message)));
+                causes(&mut text, failure);
+                text
+            }
+            EventKind::HostFinished { stopped: Some(failure), .. } if failure.kind == FailureKind::Busy => {
+                // The others say nothing: that they wait for this one is told once.
+                if failure.hint.is_none() {
+                    return String::new();
+                }
+                let mut text = self.line(&event.host, Paint::Bad, &format!("busy: {}", short(&failure.message)));
                 causes(&mut text, failure);
                 text
             }

@@ -7,6 +7,7 @@ use super::lines::{Detail, WIDEST};
 use super::rollout::Timeline;
 use super::words::{Paint, paint, short, took};
 use crate::event::{Event, EventKind, Tally, Verdict};
+use crate::failure::FailureKind;
 use crate::visible::count;
 
 /// The most hosts that get a line of their own when all is well.
@@ -30,7 +31,11 @@ pub(super) struct Recap {
 struct Row {
     tally: Tally,
     lost: bool,
+    /// It said what it may not.
+    untrusted: bool,
     stopped: bool,
+    /// Another run is at work on it.
+    busy: bool,
     /// How many of its targets were left out when a batch did not take place, and from which play on.
     left_out: Option<LeftOut>,
 }
@@ -50,9 +55,11 @@ impl Row {
             format!("{nodes}left out from play \"{}\" on", short(play))
         });
         let ignored = (self.tally.ignored > 0).then(|| format!("{} ignored", count(self.tally.ignored, "failure")));
-        let state = match (self.lost, self.stopped) {
-            (true, _) => Some("lost".to_owned()),
-            (_, true) => Some("stopped".to_owned()),
+        let state = match self {
+            Self { untrusted: true, .. } => Some("not trusted".to_owned()),
+            Self { lost: true, .. } => Some("lost".to_owned()),
+            Self { busy: true, .. } => Some("busy".to_owned()),
+            Self { stopped: true, .. } => Some("stopped".to_owned()),
             _ => None,
         };
         let notes: Vec<String> = [state, left_out, ignored].into_iter().flatten().collect();
@@ -102,9 +109,13 @@ impl Recap {
                     self.rows.entry(target.host.clone()).or_default().leave_out(play, target.node.is_some());
                 }
             }
-            EventKind::HostLost { .. } => self.rows.entry(event.host.clone()).or_default().lost = true,
-            EventKind::HostFinished { stopped: Some(_), .. } => {
-                self.rows.entry(event.host.clone()).or_default().stopped = true;
+            EventKind::HostLost { failure } => {
+                let row = self.rows.entry(event.host.clone()).or_default();
+                (row.lost, row.untrusted) = (true, failure.kind == FailureKind::Untrusted);
+            }
+            EventKind::HostFinished { stopped: Some(failure), .. } => {
+                let row = self.rows.entry(event.host.clone()).or_default();
+                (row.stopped, row.busy) = (true, failure.kind == FailureKind::Busy && failure.hint.is_some());
             }
             EventKind::RunFinished { tally, verdict } => self.end = Some((*verdict, *tally, event.at_ms)),
             _ => {}
@@ -189,8 +200,19 @@ impl Recap {
                     Paint::Bad,
                 )
             }
+            Verdict::Unreachable if self.rows.values().any(|row| row.untrusted) => (
+                format!(
+                    "{} could not be reached, went away or said what they may not; look at them before the next run",
+                    count(lost, "host")
+                ),
+                Paint::Bad,
+            ),
             Verdict::Unreachable => (
                 format!("{} could not be reached or went away; run again when they are back", count(lost, "host")),
+                Paint::Bad,
+            ),
+            Verdict::Busy => (
+                "nothing was done: another run is at work; run the same command again when it has ended".to_owned(),
                 Paint::Bad,
             ),
             Verdict::Aborted => ("stopped; run the same command again to go on".to_owned(), Paint::Bad),

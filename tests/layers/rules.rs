@@ -46,6 +46,9 @@ const HOMES: [(&str, &[&str]); 12] = [
 /// What a reporter may use.
 const REPORTERS_USE: [&str; 6] = ["event", "change", "failure", "value", "visible", "report"];
 
+/// Who reads check mode: the command line, the engine, and the controller for what a host may claim to have done.
+const CHECK_MODE: [&str; 3] = ["engine/step.rs", "cli/play.rs", "coordinator/protocol.rs"];
+
 /// Lints that must be allowed instead of expected: a macro's text, where whether they show depends on its arguments.
 const ALLOWED: [&str; 1] = ["resource/kinds.rs"];
 
@@ -185,7 +188,7 @@ fn lines(file: &File, say: &mut impl FnMut(usize, String)) {
     }
     let room = file.room();
     for (number, line) in (1..).zip(file.product.lines()) {
-        let reads = line.contains("options.check") && !["engine/step.rs", "cli/play.rs"].contains(&file.name.as_str());
+        let reads = line.contains("options.check") && !CHECK_MODE.contains(&file.name.as_str());
         if reads {
             let way = "ask `engine::step::hands`, or leave it to the engine";
             say(number, format!("only src/engine/step.rs reads check mode: {way}"));

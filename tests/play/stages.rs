@@ -180,11 +180,50 @@ fn two_runs_do_not_work_on_a_host_at_once() {
     let second = place.play(&["--lock-wait", "200ms"]);
     std::fs::write(place.out("go"), "").unwrap();
     Run::of(first).expect(0);
-    assert_ne!(second.code, Some(0), "{}", second.text);
-    assert!(second.text.contains("another run is at work on h"), "{}", second.text);
+    assert_eq!(second.code, Some(6), "{}", second.text);
+    assert!(second.text.contains("busy: another run is at work on h: run "), "{}", second.text);
     assert!(second.text.contains("over its limit `lock_wait` of 200ms"), "{}", second.text);
-    assert!(second.text.contains("held by run "), "{}", second.text);
+    // Who, from which machine, with what, and since when.
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    for told in [format!("@{} (play.fp), since 20", machine.trim()), " UTC (process ".to_owned()] {
+        assert!(second.text.contains(&told), "{told}: {}", second.text);
+    }
+    assert!(!second.text.contains("LOST"), "{}", second.text);
+    let end = second.events.last().unwrap();
+    assert_eq!((&end["event"], &end["verdict"]), (&"run_finished".into(), &"busy".into()));
     place.play(&[]).expect_nothing_done();
+}
+
+#[test]
+fn a_run_that_cannot_have_all_hosts_changes_none() {
+    let place = Place::new(
+        &["h1", "h2", "h3"],
+        r#"vars { who = "nobody" }
+play "p" on hosts.all_of_them {
+  file "OUT/started-{{ who }}-{{ host.name }}" { content = "" }
+  when who == "first" {
+    command ["sh", "-c", "while [ ! -e OUT/go ]; do sleep 0.05; done"] { }
+  }
+}"#,
+    );
+    let first = place.start(&["--limit", "h2", "--set", "who=first"]);
+    place.wait_for("started-first-h2");
+    let second = place.play(&["--lock-wait", "100ms", "--set", "who=second"]);
+    assert_eq!(second.code, Some(6), "{}", second.text);
+    assert_eq!(second.steps(), [""; 0]);
+    assert!(second.text.contains("another run is at work on h2"), "{}", second.text);
+    assert!(second.text.contains("this one waits for it, 100ms at most"), "{}", second.text);
+    // One that waits long enough gets them all.
+    let third = place.start(&["--lock-wait", "60s", "--set", "who=third"]);
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(place.read("started-third-h1"), None);
+    std::fs::write(place.out("go"), "").unwrap();
+    Run::of(first).expect(0);
+    Run::of(third).expect(0);
+    for host in ["h1", "h2", "h3"] {
+        assert_eq!(place.read(&format!("started-second-{host}")), None);
+        assert!(place.read(&format!("started-third-{host}")).is_some());
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ fn block<T>(future: impl Future<Output = T>) -> T {
 /// Reads a stream to its end: hello, then frames.
 fn read(bytes: &[u8]) -> Result<Vec<ToHelper>, Failure> {
     block(async {
-        let mut reader = Reader::new(bytes, Vec::new());
+        let mut reader = Reader::new(bytes, &[]);
         reader.hello().await?;
         let mut messages = Vec::new();
         while let Some(message) = reader.next::<ToHelper>().await? {
@@ -60,7 +60,7 @@ fn a_stream_in_single_bytes_reads_the_same() {
             drop(here);
         };
         let read = async {
-            let mut reader = Reader::new(there, Vec::new());
+            let mut reader = Reader::new(there, &[]);
             reader.hello().await.unwrap();
             let mut messages = Vec::new();
             while let Some(message) = reader.next::<ToHelper>().await.unwrap() {
@@ -113,7 +113,7 @@ proptest! {
     fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..4096)) {
         let _ = read(&[hello(), bytes.clone()].concat());
         let _ = block(async {
-            let mut reader = Reader::new(bytes.as_slice(), Vec::new());
+            let mut reader = Reader::new(bytes.as_slice(), &[]);
             reader.next::<ToController>().await
         });
     }

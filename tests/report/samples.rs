@@ -103,6 +103,8 @@ pub(super) fn runs() -> Vec<(&'static str, Vec<Event>)> {
         ("left_out", left_out()),
         ("ignored", ignored()),
         ("unreachable", unreachable()),
+        ("untrusted", untrusted()),
+        ("busy", busy()),
         ("aborted", aborted()),
         ("rolled_out", rolled_out()),
         ("rolled_back", rolled_back()),
@@ -359,6 +361,33 @@ fn unreachable() -> Vec<Event> {
     let failure = Failure::of(FailureKind::Lost, "the connection ended before the helper did");
     tape.say("web2", 1, EventKind::HostLost { failure });
     tape.end(tally(1, 0, 0, 0, 0), Verdict::Unreachable)
+}
+
+fn untrusted() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["web1", "web2"], 2);
+    tape.say("", 1, stage("docker hosts", None, vec![target("web1", ""), target("web2", "")]));
+    let failure =
+        Failure::of(FailureKind::Untrusted, "it said `step_finished` in the name of `web1`, and may not: it is `web2`")
+            .hint("its helper may not be fanli's own: look who can write to /var/lib/fanli there");
+    tape.say("web2", 1, EventKind::HostLost { failure });
+    tape.step(&step(0, target("web1", ""), "directory", "/srv", 3), 1, Outcome::Ok, Map::new());
+    tape.say("web1", 1, finished(tally(1, 0, 0, 0, 0), None));
+    tape.end(tally(1, 0, 0, 0, 0), Verdict::Unreachable)
+}
+
+fn busy() -> Vec<Event> {
+    let mut tape = Tape::start(false, &["web1", "web2"], 2);
+    let by = "run 1a22-7 of alice@build3 (web-tier.fp), since 2026-11-30 01:40:12 UTC (process 4711 there)";
+    let message =
+        format!("another run is at work on web1: {by}; this one waits for it, 10s at most, and changes nothing before");
+    tape.say("", 1, EventKind::Warning { message });
+    let failure = Failure::of(FailureKind::Busy, format!("another run is at work on web1: {by}"))
+        .because("over its limit `lock_wait` of 10s")
+        .hint("nothing was changed on any host; wait for it");
+    tape.say("web1", 10_000, finished(tally(0, 0, 0, 0, 0), Some(failure)));
+    let others = Failure::of(FailureKind::Busy, "nothing was done, as web1 is busy");
+    tape.say("web2", 1, finished(tally(0, 0, 0, 0, 0), Some(others)));
+    tape.end(tally(0, 0, 0, 0, 0), Verdict::Busy)
 }
 
 fn aborted() -> Vec<Event> {

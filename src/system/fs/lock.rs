@@ -25,14 +25,41 @@ pub struct Lock {
     _file: File,
 }
 
+/// Makes the line on who holds a lock.
+pub type Note<'a> = &'a (dyn Fn() -> String + Sync);
+
+/// What became of an attempt to take a lock.
+#[derive(Debug)]
+pub enum Attempt {
+    /// It is taken.
+    Taken(Lock),
+    /// It is held by another process, which has left this note.
+    Held(String),
+}
+
 /// Takes the lock on a file (made 0600 when missing), waiting at most `wait` (limit `lock_wait`). `note` is kept in the file:
 /// one line on who holds it, which the message of whoever cannot get it repeats.
 pub async fn lock(path: impl AsRef<Path>, note: &str, wait: Duration) -> Result<Lock, Failure> {
     let path = path.as_ref();
+    match attempt(path, &|| note.to_owned(), wait).await? {
+        Attempt::Taken(lock) => Ok(lock),
+        Attempt::Held(holder) => {
+            let limit = Failure::timeout("lock_wait", wait).message;
+            Err(Failure::of(FailureKind::Timeout, format!("{} is held by {holder}", path.display())).because(limit))
+        }
+    }
+}
+
+/// As [`lock`], but that another process holds it is no failure. The note is made when the lock is taken.
+///
+/// # Errors
+/// The file cannot be opened, locked or written.
+pub async fn attempt(path: impl AsRef<Path>, note: Note<'_>, wait: Duration) -> Result<Attempt, Failure> {
+    let path = path.as_ref();
     waiting(&format!("cannot lock {}", path.display()), Box::pin(until_locked(path, note, wait))).await
 }
 
-async fn until_locked(path: &Path, note: &str, wait: Duration) -> Result<Lock, Failure> {
+async fn until_locked(path: &Path, note: Note<'_>, wait: Duration) -> Result<Attempt, Failure> {
     let until = Instant::now() + wait;
     let mut file = open_lock(path)?;
     loop {
@@ -44,11 +71,7 @@ async fn until_locked(path: &Path, note: &str, wait: Duration) -> Result<Lock, F
                 let _ = file.rewind();
                 let _ = Read::by_ref(&mut file).take(MOST_NOTE).read_to_string(&mut holder);
                 let holder = holder.trim();
-                let holder = if holder.is_empty() { "another process" } else { holder };
-                let limit = Failure::timeout("lock_wait", wait).message;
-                return Err(
-                    Failure::of(FailureKind::Timeout, format!("{} is held by {holder}", path.display())).because(limit)
-                );
+                return Ok(Attempt::Held(if holder.is_empty() { "another process" } else { holder }.to_owned()));
             }
             Err(std::fs::TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
@@ -56,8 +79,8 @@ async fn until_locked(path: &Path, note: &str, wait: Duration) -> Result<Lock, F
         }
     }
     let noted = ftruncate(&file, 0).map_err(std::io::Error::from).and_then(|()| file.rewind());
-    noted.and_then(|()| writeln!(file, "{note}")).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(Lock { _file: file })
+    noted.and_then(|()| writeln!(file, "{}", note())).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(Attempt::Taken(Lock { _file: file }))
 }
 
 /// The note of whoever holds the lock on a file; `None` when nobody does.

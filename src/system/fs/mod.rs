@@ -28,7 +28,7 @@ use crate::failure::Failure;
 
 pub use container_mounts::{ContainerMounts, HOST_ITSELF};
 pub use held::Held;
-pub use lock::{Lock, holder, lock};
+pub use lock::{Attempt, Lock, Note, attempt, holder, lock};
 pub use look::{Bytes, KEPT_FOR_DIFF, MOST_CONTENT};
 pub use plain_tree::{DEEPEST_TREE, FoundEntry, FoundTree, MOST_TREE_ENTRIES, NewTree, TreeEntry};
 pub use slots::{CURRENT, GENERATIONS, Generation, Slot, is_generation};
