@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How often a login that was turned away is tried again.
-pub(super) const TRIES: u32 = 7;
+pub(super) const TRIES: u32 = 5;
 
 /// The first pause before that, and the longest.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -45,9 +45,9 @@ impl Logins {
 }
 
 impl Place<'_> {
-    /// Gives the place back; from now on half as many logins are open at once. Several that were turned away together count once.
+    /// Gives the place back; from now on a third as many logins are open at once. Several that were turned away together count once.
     pub(super) fn turned_away(self) {
-        let fewer = (self.of / 2).max(1);
+        let fewer = (self.of / 3).max(1);
         let first = self.logins.most.compare_exchange(self.of, fewer, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if first {
             self.logins.debt.fetch_add(self.of - fewer, Ordering::SeqCst);
@@ -77,9 +77,9 @@ mod tests {
 
     #[tokio::test]
     async fn after_logins_were_turned_away_fewer_are_open_and_never_none() {
-        let logins = Logins::new(8);
+        let logins = Logins::new(12);
         let mut first = Vec::new();
-        for _ in 0..8 {
+        for _ in 0..12 {
             first.push(logins.enter().await);
         }
         // Three of them at once: they count as one.

@@ -196,8 +196,8 @@ impl Protocol {
                 return Ok(own && self.amounts.progress(now));
             }
             EventKind::Warning { message } => {
-                if self.current().is_none() {
-                    return Err(violation("`warning`", "none of its stages is under way"));
+                if self.go.is_none() && self.skipped.is_empty() {
+                    return Err(violation("`warning`", "none of its stages may run yet"));
                 }
                 bounds::cut_text(message);
                 return Ok(self.amounts.warning(message));
@@ -342,7 +342,7 @@ impl Protocol {
 
     fn takes_part(&self, stage: &Stage, target: &Target) -> bool {
         let without = self.without.get(&stage.number);
-        let left_out = target.node.as_ref().is_some_and(|node| without.is_some_and(|nodes| nodes.contains(node)));
+        let left_out = without.is_some_and(|names| names.contains(&target.to_string()));
         !left_out && (stage.rescue || !self.is_failed(target))
     }
 

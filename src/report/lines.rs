@@ -104,8 +104,13 @@ impl Lines {
                 self.line(&event.host, Paint::Change, &format!("warning: {}", short(message)))
             }
             EventKind::HostLost { failure } => {
-                let word = if failure.kind == FailureKind::Untrusted { "NOT TRUSTED" } else { "LOST" };
-                let mut text = self.line(&event.host, Paint::Bad, &format!("{word}: {}", short(&failure.message)));
+                let message = short(&failure.message);
+                let message = match failure.kind {
+                    FailureKind::Untrusted => format!("NOT TRUSTED: {message}"),
+                    FailureKind::Aborted if message.starts_with("stopped") => message,
+                    _ => format!("LOST: {message}"),
+                };
+                let mut text = self.line(&event.host, Paint::Bad, &message);
                 causes(&mut text, failure);
                 text
             }

@@ -227,6 +227,22 @@ play "p" on hosts.all_of_them {
 }
 
 #[test]
+fn two_runs_at_once_never_split_the_fleet() {
+    let body = r#"vars { who = "nobody" }
+play "p" on hosts.all_of_them {
+  command ["sleep", "0.1"] { changes = false }
+  file "OUT/{{ host.name }}" { content = "{{ who }}" }
+}"#;
+    let place = Place::new(&["h1", "h2", "h3"], body);
+    for _ in 0..3 {
+        let runs = ["a", "b"].map(|who| place.start(&["--lock-wait", "60s", "--set", &format!("who={who}")]));
+        runs.map(Run::of).map(|run| run.expect(0));
+        let last = ["h1", "h2", "h3"].map(|host| place.read(host));
+        assert!(last[0].is_some() && last.iter().all(|who| *who == last[0]), "{last:?}");
+    }
+}
+
+#[test]
 fn an_unreachable_host_does_not_hold_the_others() {
     let place = Place::new(
         &["h1"],
