@@ -463,3 +463,43 @@ impl BlobSource for Remote {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Datum, FieldChange, Verb};
+    use crate::event::{StepRef, Target};
+    use crate::remote::wire::MOST_FRAME;
+
+    #[test]
+    fn the_end_of_a_step_comes_however_long_its_result_is() {
+        let text = |length: usize| "x".repeat(length);
+        let field = FieldChange {
+            field: "content".to_owned(),
+            from: Datum::Absent,
+            to: Datum::Absent,
+            diff: Some(text(2_000_000)),
+        };
+        let step = StepRef {
+            id: 0,
+            target: Target { host: "h".to_owned(), node: None },
+            play: "p".to_owned(),
+            kind: "http".to_owned(),
+            title: "t".to_owned(),
+            at: "play.fp:1".to_owned(),
+            handler: false,
+        };
+        for (length, kept) in [(10, true), (2_000_000, false)] {
+            let output = Map::from([("body".to_owned(), Value::Str(text(length)))]);
+            let outcome = Outcome::Changed(Change { verb: Verb::Update, fields: vec![field.clone()] });
+            let kind = EventKind::StepFinished { step: step.clone(), outcome, output, took_ms: 1 };
+            let event = Event { host: "h".to_owned(), index: 0, at_ms: 0, kind };
+            let frame = fitting(ToController::Event(Box::new(event)));
+            assert!(frame.len() > 4 && frame.len() <= MOST_FRAME + 4);
+            let Ok(ToController::Event(event)) = bounded::decode(frame.split_at(4).1, MOST_MEMORY) else { panic!() };
+            let EventKind::StepFinished { output, .. } = event.kind else { panic!() };
+            assert_eq!(output.contains_key("body"), kept);
+            assert_eq!(output.contains_key(TOO_LONG), !kept);
+        }
+    }
+}
