@@ -33,9 +33,11 @@ Examples:
   fanli play web-tier.fp --env lab                   change it
 
 Exit codes:
-  0    everything is as declared, whether something was done or not
+  0    everything is as declared, whether something was done or not; but for failures
+       that `ignore_failure` lets pass, which are counted
   1    fanli itself failed
-  2    the playbook or the command line is wrong, nothing was sent to any host;
+  2    the playbook or the command line is wrong, or --tags, --limit or --set choose or
+       set what is not there: nothing was sent to any host;
        fmt --check: a file is not formatted
   3    --check --detailed-exit-code: something would change, or cannot be known
   4    steps failed (also when other hosts could not be reached)
