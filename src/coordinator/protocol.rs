@@ -196,16 +196,13 @@ impl Protocol {
                 return Ok(own && self.amounts.progress(now));
             }
             EventKind::Warning { message } => {
-                if self.go.is_none() && self.skipped.is_empty() {
-                    return Err(violation("`warning`", "none of its stages may run yet"));
-                }
                 bounds::cut_text(message);
                 return Ok(self.amounts.warning(message));
             }
             EventKind::StepStarted { step } => self.started(step)?,
             EventKind::StepFinished { step, outcome, output, .. } => {
                 self.finished(step, outcome, output)?;
-                if let Outcome::Failed(failure, _) = outcome {
+                if let Outcome::Failed(failure, _) | Outcome::Ignored(failure, _) = outcome {
                     bounds::cut_failure(failure);
                 }
             }
@@ -219,6 +216,7 @@ impl Protocol {
             EventKind::RunStarted { .. }
             | EventKind::HostConnected { .. }
             | EventKind::StageStarted { .. }
+            | EventKind::BatchLeftOut { .. }
             | EventKind::Rollout { .. }
             | EventKind::HostLost { .. }
             | EventKind::RunFinished { .. } => {
@@ -362,6 +360,10 @@ impl Protocol {
                 cursor.next_target();
                 continue;
             };
+            if handler.left_out {
+                cursor.handler += 1;
+                continue;
+            }
             // Also one that nobody notified now: an earlier run may have left it.
             let must = cursor.inside.is_some() || cursor.notified.contains(&handler.name);
             match handler.steps.get(cursor.inside.unwrap_or(0)) {
@@ -511,12 +513,17 @@ impl Protocol {
 fn advance(cursor: &mut Cursor, plan: &TargetPlan, step: &Step, in_handler: bool, outcome: &Outcome) -> bool {
     let touched = matches!(
         outcome,
-        Outcome::Changed(_) | Outcome::Ran | Outcome::WouldChange(_) | Outcome::WouldRun | Outcome::Failed(_, Some(_))
+        Outcome::Changed(_)
+            | Outcome::Ran
+            | Outcome::WouldChange(_)
+            | Outcome::WouldRun
+            | Outcome::Failed(_, Some(_))
+            | Outcome::Ignored(_, Some(_))
     );
     if touched {
         cursor.notified.extend(step.notify.iter().cloned());
     }
-    let failed = matches!(outcome, Outcome::Failed(..)) && !step.ignore_failure;
+    let failed = matches!(outcome, Outcome::Failed(..));
     if !in_handler {
         cursor.step += 1;
         cursor.broken = failed;
@@ -559,9 +566,11 @@ fn may_end(step: &Step, outcome: &Outcome, started: bool, check: bool) -> Result
         Outcome::WouldChange(_) | Outcome::WouldRun | Outcome::Unknown(_) if !check => {
             Err("this run does not only look")
         }
+        Outcome::Failed(..) if step.ignore_failure => Err("its failure is ignored"),
+        Outcome::Ignored(..) if !step.ignore_failure => Err("its failure is not ignored"),
         Outcome::Skipped(_) if step.when.is_empty() => Err("it has no condition"),
         Outcome::Skipped(_) if started => Err("it had begun"),
-        Outcome::Skipped(_) | Outcome::Unknown(_) | Outcome::Failed(_, None) => Ok(()),
+        Outcome::Skipped(_) | Outcome::Unknown(_) | Outcome::Failed(_, None) | Outcome::Ignored(_, None) => Ok(()),
         _ if !started => Err("it never began"),
         _ => Ok(()),
     }
@@ -586,6 +595,7 @@ fn name_of(kind: &EventKind) -> &'static str {
         EventKind::RunStarted { .. } => "run_started",
         EventKind::HostConnected { .. } => "host_connected",
         EventKind::StageStarted { .. } => "stage_started",
+        EventKind::BatchLeftOut { .. } => "batch_left_out",
         EventKind::Rollout { .. } => "rollout",
         EventKind::StepStarted { .. } => "step_started",
         EventKind::Progress { .. } => "progress",

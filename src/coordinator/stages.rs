@@ -344,6 +344,7 @@ mod tests {
                 aborted: false,
                 internal: false,
                 refused: false,
+                busy: false,
             };
             let (orders, inboxes) = (0..2).map(|_| mpsc::unbounded_channel()).unzip();
             let stages = Stages::new(list.collect(), rollouts, vec!["h1".to_owned(), "h2".to_owned()]);

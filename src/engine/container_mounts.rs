@@ -58,6 +58,8 @@ mod tests {
             register: None,
             limit: None,
             ignore_failure: false,
+            followers: 0,
+            in_rollout: false,
             at: String::new(),
         }
     }
@@ -66,7 +68,11 @@ mod tests {
     fn every_writable_mount_of_the_plan_is_known_before_its_first_step() {
         let other = Step { kind: "mount".to_owned(), ..container(&[("/srv/other", "")]) };
         let steps = vec![container(&[("/srv/logs", ""), ("/srv/conf", "read_only")]), other];
-        let handlers = vec![Handler { name: "again".to_owned(), steps: vec![container(&[("/srv/more", "slave")])] }];
+        let handlers = vec![Handler {
+            name: "again".to_owned(),
+            steps: vec![container(&[("/srv/more", "slave")])],
+            left_out: false,
+        }];
         let target = Target { host: "h".to_owned(), node: None };
         let targets = vec![TargetPlan { target, steps, handlers }];
         let stage = Stage { number: 0, play: 0, title: String::new(), batch: None, rescue: false, targets };

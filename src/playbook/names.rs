@@ -154,10 +154,10 @@ impl Checker<'_> {
                 let kind = crate::resource::kinds::schema("attach")
                     .and_then(|attach| attach.field(&name.text))
                     .map(|field| field.kind);
-                if !kind.is_some_and(|kind| self.is_word(&name.text, kind, value, &on_hosts)) {
-                    self.expr(value, &on_hosts);
-                } else {
+                if kind.is_some_and(|kind| self.is_word(&name.text, kind, value, &on_hosts)) {
                     self.names.extend(free_names(value).into_iter().filter_map(|name| name.path.into_iter().next()));
+                } else {
+                    self.expr(value, &on_hosts);
                 }
             }
         }

@@ -317,12 +317,12 @@ struct RawContainerSummary {
     image_id: String,
     names: Option<Vec<String>>,
     #[serde(default)]
-    mounts: Option<Vec<RawMount>>,
+    mounts: Option<Vec<RawMountPoint>>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
-struct RawMount {
+struct RawMountPoint {
     source: String,
     #[serde(rename = "RW")]
     writable: bool,

@@ -98,7 +98,7 @@ fn endless_noise_another_version_and_silence_have_words_of_their_own() {
     assert_eq!(failure.hint.as_deref(), Some("make the login scripts quiet"));
     let failure = read(&[MAGIC.as_slice(), &[9, 9]].concat()).unwrap_err();
     assert!(failure.message.contains("another version"), "{failure}");
-    let marker = |bytes: &[u8]| block(Reader::new(bytes, Vec::new()).marker(b"marker\n"));
+    let marker = |bytes: &[u8]| block(Reader::new(bytes, &[]).marker(b"marker\n"));
     assert!(marker(b"welcome\nmarker\n").unwrap());
     let failure = marker(&vec![b'x'; MOST_NOISE + 70_000]).unwrap_err();
     assert_eq!(failure.hint.as_deref(), Some("make the login scripts quiet"));

@@ -24,6 +24,8 @@ fn plan(path: &std::path::Path, blob: Blob) -> HostPlan {
         register: None,
         limit: None,
         ignore_failure: false,
+        followers: 0,
+        in_rollout: false,
         at: "play.fp:9".to_owned(),
     };
     let target = Target { host: "evil".to_owned(), node: None };

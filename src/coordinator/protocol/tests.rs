@@ -74,11 +74,7 @@ impl<'a> Replay<'a> {
                     if event.host != HOST || event.index != self.index {
                         return Err(End::Wrong);
                     }
-                    let chatter = match event.kind {
-                        EventKind::Progress { .. } => true,
-                        EventKind::Warning { .. } => self.go >= 0 || !self.skips.is_empty(),
-                        _ => false,
-                    };
+                    let chatter = matches!(event.kind, EventKind::Progress { .. } | EventKind::Warning { .. });
                     if !chatter {
                         return Ok(&event.kind);
                     }
@@ -152,9 +148,10 @@ impl<'a> Replay<'a> {
         let own = Target { host: HOST.to_owned(), node: None };
         for plan in &stage.targets {
             self.peek()?;
-            let left_out = self.without.iter().any(|(number, nodes)| {
-                *number == stage.number && plan.target.node.as_ref().is_some_and(|node| nodes.contains(node))
-            });
+            let left_out = self
+                .without
+                .iter()
+                .any(|(number, nodes)| *number == stage.number && nodes.contains(&plan.target.to_string()));
             let has_failed = self.failed.contains(&plan.target) || self.failed.contains(&own);
             if left_out || has_failed && !stage.rescue {
                 continue;
@@ -183,7 +180,7 @@ impl<'a> Replay<'a> {
                 break;
             }
         }
-        for handler in &plan.handlers {
+        for handler in plan.handlers.iter().filter(|handler| !handler.left_out) {
             if self.stop_is_seen()? {
                 continue;
             }
@@ -236,7 +233,8 @@ impl<'a> Replay<'a> {
             (Outcome::Changed(_) | Outcome::Ran, true) => !check,
             (Outcome::WouldChange(_) | Outcome::WouldRun, true) | (Outcome::Unknown(_), _) => check,
             (Outcome::Skipped(_), false) => conditional,
-            (Outcome::Failed(_, change), _) => started || change.is_none(),
+            (Outcome::Failed(_, change), _) => !step.ignore_failure && (started || change.is_none()),
+            (Outcome::Ignored(_, change), _) => step.ignore_failure && (started || change.is_none()),
             _ => false,
         };
         if !fits || *said != reference || !output.is_empty() {
@@ -245,13 +243,14 @@ impl<'a> Replay<'a> {
         self.tally.count(outcome);
         let (changed, failed) = match outcome {
             Outcome::Failed(_, change) => (change.is_some(), true),
+            Outcome::Ignored(_, change) => (change.is_some(), false),
             Outcome::Ok | Outcome::Unknown(_) | Outcome::Skipped(_) => (false, false),
             _ => (true, false),
         };
         if changed {
             self.notified.extend(step.notify.iter().cloned());
         }
-        Ok(!failed || step.ignore_failure)
+        Ok(!failed)
     }
 }
 
@@ -283,6 +282,8 @@ fn step(notify: Vec<String>, ignore_failure: bool, conditional: bool) -> Step {
         register: None,
         limit: None,
         ignore_failure,
+        followers: 0,
+        in_rollout: false,
         at: String::new(),
     }
 }
@@ -294,9 +295,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 prop_compose! {
-    fn target_plan()(node in 0..3u8, steps in steps(), x in steps(), y in steps(), handlers in 0..3usize) -> TargetPlan {
+    fn target_plan()(
+        node in 0..3u8, steps in steps(), x in steps(), y in steps(), handlers in 0..3usize, left_out in any::<bool>(),
+    ) -> TargetPlan {
         let node = (node > 0).then(|| format!("n{node}"));
-        let mut all = vec![Handler { name: "x".to_owned(), steps: x }, Handler { name: "y".to_owned(), steps: y }];
+        let mut all = vec![
+            Handler { name: "x".to_owned(), steps: x, left_out },
+            Handler { name: "y".to_owned(), steps: y, left_out: false },
+        ];
         all.truncate(handlers);
         TargetPlan { target: Target { host: HOST.to_owned(), node }, steps, handlers: all }
     }
@@ -340,6 +346,8 @@ fn outcomes() -> Vec<Outcome> {
         Outcome::Skipped("no".to_owned()),
         Outcome::Failed(Failure::new("no"), None),
         Outcome::Failed(Failure::new("no"), Some(change())),
+        Outcome::Ignored(Failure::new("no"), None),
+        Outcome::Ignored(Failure::new("no"), Some(change())),
     ]
 }
 
