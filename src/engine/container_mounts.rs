@@ -1,26 +1,40 @@
-//! What a run learns of the directories that containers mount writable: no link in one of them is followed.
+//! What a run learns of links before its first step: what containers mount writable, where none is followed, and which links
+//! the playbook declares, which are.
 
 use std::time::Duration;
 
 use crate::failure::Failure;
-use crate::plan::{Arg, Stage, Step};
+use crate::plan::{Arg, Handler, Stage, Step};
 use crate::resource::container::writable_sources;
 use crate::system::Probe;
 
 /// How long Docker may take to list its containers at the beginning of a stage: limit `docker list`.
 const LIST: Duration = Duration::from_secs(20);
 
-/// Those that the plan declares, before their containers are made.
-pub(super) fn declared(stages: &[Stage]) -> Vec<String> {
+fn steps(stages: &[Stage]) -> impl Iterator<Item = &Step> {
     let targets = stages.iter().flat_map(|stage| &stage.targets);
-    let steps = targets.flat_map(|target| {
-        target.steps.iter().chain(target.handlers.iter().flat_map(|handler: &crate::plan::Handler| &handler.steps))
-    });
+    targets.flat_map(|target| {
+        target.steps.iter().chain(target.handlers.iter().flat_map(|handler: &Handler| &handler.steps))
+    })
+}
+
+/// The links that the plan declares, each with what it points to.
+pub(super) fn links(stages: &[Stage]) -> Vec<(String, String)> {
+    let text = |step: &Step, name: &str| match step.args.get(name) {
+        Some(Arg::Ready(value)) => value.as_str().map(str::to_owned),
+        _ => None,
+    };
+    let links = steps(stages).filter(|step| step.kind == "link");
+    links.filter_map(|step| Some((text(step, "path")?, text(step, "to")?))).collect()
+}
+
+/// The directories that the plan's containers mount writable, before they are made.
+pub(super) fn declared(stages: &[Stage]) -> Vec<String> {
     let mounts = |step: &Step| match step.args.get("mounts") {
         Some(Arg::Ready(mounts)) if step.kind == "container" => writable_sources(mounts),
         _ => Vec::new(),
     };
-    steps.flat_map(mounts).collect()
+    steps(stages).flat_map(mounts).collect()
 }
 
 /// Those of the containers that Docker has.
@@ -40,7 +54,7 @@ mod tests {
 
     use super::*;
     use crate::event::Target;
-    use crate::plan::{Handler, TargetPlan};
+    use crate::plan::TargetPlan;
     use crate::value::{Arrow, Value};
 
     fn container(mounts: &[(&str, &str)]) -> Step {
@@ -65,9 +79,12 @@ mod tests {
     }
 
     #[test]
-    fn every_writable_mount_of_the_plan_is_known_before_its_first_step() {
+    fn writable_mounts_and_links_of_the_plan_are_known_before_its_first_step() {
         let other = Step { kind: "mount".to_owned(), ..container(&[("/srv/other", "")]) };
-        let steps = vec![container(&[("/srv/logs", ""), ("/srv/conf", "read_only")]), other];
+        let text = |text: &str| Arg::Ready(Value::from(text));
+        let args = BTreeMap::from([("path".to_owned(), text("/srv/now")), ("to".to_owned(), text("releases/7"))]);
+        let link = Step { kind: "link".to_owned(), args, ..container(&[]) };
+        let steps = vec![container(&[("/srv/logs", ""), ("/srv/conf", "read_only")]), other, link];
         let handlers = vec![Handler {
             name: "again".to_owned(),
             steps: vec![container(&[("/srv/more", "slave")])],
@@ -76,6 +93,8 @@ mod tests {
         let target = Target { host: "h".to_owned(), node: None };
         let targets = vec![TargetPlan { target, steps, handlers }];
         let stage = Stage { number: 0, play: 0, title: String::new(), batch: None, rescue: false, targets };
-        assert_eq!(declared(&[stage]), ["/srv/logs", "/srv/more"]);
+        let stages = [stage];
+        assert_eq!(declared(&stages), ["/srv/logs", "/srv/more"]);
+        assert_eq!(links(&stages), [("/srv/now".to_owned(), "releases/7".to_owned())]);
     }
 }

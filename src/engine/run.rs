@@ -74,6 +74,7 @@ pub async fn run(plan: HostPlan, world: World) {
         }
     }
     runner.probe.container_mounts().add(container_mounts::declared(&stages));
+    runner.probe.declared_links().add(container_mounts::links(&stages));
     let mut gate = Gate::default();
     for stage in stages {
         if runner.stopped.is_some() {
@@ -400,6 +401,7 @@ impl Runner {
                 };
                 let probe = self.probe(step.id);
                 probe.container_mounts().add(ready.writable_sources());
+                probe.declared_links().add(ready.link());
                 let done = carry_out(&ready, step, self.options, &before, &probe, &announce).await;
                 (reference, Some(ready), done)
             }

@@ -62,6 +62,14 @@ impl Ready {
             _ => Vec::new(),
         }
     }
+
+    /// The link that is to be made, and what it is to point to.
+    pub(super) fn link(&self) -> Option<(String, String)> {
+        match &self.kind {
+            Kind::Link(link) => Some((link.path.0.clone(), link.to.clone()?)),
+            _ => None,
+        }
+    }
 }
 
 /// What became of preparing a step.

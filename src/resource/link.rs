@@ -12,6 +12,10 @@ crate::kind! {
     /// Keeps a symbolic link that points where it should.
     ///
     /// A link that points elsewhere is turned in one step: nobody sees it missing. What it points to need not exist.
+    ///
+    /// In paths of other tasks fanli follows a link on the way only where the system has its own (below `/etc`, `/usr`, right in
+    /// `/srv` and the like) or where a `link` task of the same playbook declares it, and none in a directory that others, or
+    /// containers, can write.
     pub struct Link = "link" {
         /// Where the link stands. Its directory must exist.
         path: HostPath,

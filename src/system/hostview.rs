@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use super::Probe;
 use super::docker::{Docker, Identity};
 use super::firewall::Passage;
-use super::fs::ContainerMounts;
+use super::fs::{ContainerMounts, DeclaredLinks, LinkRules};
 use super::netlink::{Ear, Forward, Group, Link, Netlink, Route};
 use crate::failure::{Context, Failure};
 
@@ -42,7 +42,7 @@ struct Inner {
     passages: Mutex<BTreeMap<String, (Moment, Passage)>>,
     folders: std::sync::Mutex<BTreeMap<PathBuf, Folder>>,
     docker: std::sync::Mutex<Option<(Identity, Docker)>>,
-    container_mounts: ContainerMounts,
+    link_rules: LinkRules,
     warnings: std::sync::Mutex<Vec<String>>,
     /// How many hands there are now, and how often some came or went.
     hands: AtomicUsize,
@@ -270,16 +270,30 @@ impl Probe {
 
     /// The directories that containers mount writable, as far as this run knows them.
     pub fn container_mounts(&self) -> &ContainerMounts {
-        &self.host.0.container_mounts
+        &self.host.0.link_rules.mounts
     }
 
-    /// Learns from Docker which directories its containers mount writable, running or not. Without Docker there are none.
+    /// The links that the playbook declares.
+    pub fn declared_links(&self) -> &DeclaredLinks {
+        &self.host.0.link_rules.links
+    }
+
+    pub(super) fn link_rules(&self) -> &LinkRules {
+        &self.host.0.link_rules
+    }
+
+    /// Learns from Docker which directories its containers mount writable, running or not. Where it does not run there are none.
     ///
     /// # Errors
     /// The daemon is there and does not answer.
     pub async fn learn_container_mounts(&self) -> Result<(), Failure> {
         let Ok(docker) = self.docker() else { return Ok(()) };
-        self.container_mounts().add(docker.writable_mounts().await?);
+        match docker.writable_mounts().await {
+            Ok(sources) => self.container_mounts().add(sources),
+            // Its socket is there, and the daemon does not run.
+            Err(failure) if failure.causes.iter().any(|cause| cause.contains("onnection refused")) => {}
+            Err(failure) => return Err(failure),
+        }
         Ok(())
     }
 

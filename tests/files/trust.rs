@@ -78,6 +78,52 @@ fn no_link_is_followed_in_what_a_container_mounts_writable() {
     assert!(bench.probe.read("/etc/os-release", 65536).unwrap().is_some());
 }
 
+#[test]
+fn among_data_only_declared_links_lead_on() {
+    if !is_root() {
+        return;
+    }
+    let bench = Bench::new();
+    let dir = tempfile::Builder::new().prefix("fanli-trust-").tempdir_in("/srv").unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::create_dir_all(at("victim")).unwrap();
+    fs::create_dir_all(at("node/logs")).unwrap();
+    fs::write(at("victim/motd"), "kept").unwrap();
+    symlink(at("victim"), at("node/logs/eagle")).unwrap();
+    symlink("../../victim", at("node/logs/owl")).unwrap();
+    let before = picture(&at("victim"));
+    let path = |name: &str| at("node/logs").join(name).display().to_string();
+    let tasks = [
+        build("directory", args! { "path" => path("eagle/archive"), "owner" => Value::Int(501) }),
+        build("file", args! { "path" => path("eagle/motd"), "content" => "from fanli\n", "owner" => Value::Int(501) }),
+        build("file", args! { "path" => path("owl/motd"), "state" => "absent" }),
+    ];
+    for task in &tasks {
+        let failure = bench.plan(task).unwrap_err();
+        assert!(
+            failure.to_string().contains("where any container that mounts it could have put it as root"),
+            "{failure}"
+        );
+        assert!(failure.hint.as_ref().is_some_and(|hint| hint.contains("`link` task")), "{failure}");
+    }
+    assert_eq!(picture(&at("victim")), before);
+    // A link that leads elsewhere than the declared one is another.
+    bench.probe.declared_links().add([(path("eagle"), "/srv/elsewhere".to_owned())]);
+    assert!(bench.plan(&tasks[1]).is_err());
+    bench.probe.declared_links().add([(path("eagle"), at("victim").display().to_string())]);
+    bench.converge(&tasks[1]).unwrap();
+    assert_eq!(fs::read(at("victim/motd")).unwrap(), b"from fanli\n");
+    // Right in /srv a link says where data lies.
+    let name = format!("{}-link", dir.path().display());
+    symlink(dir.path(), &name).unwrap();
+    let through = bench.probe.read(format!("{name}/victim/motd"), 100);
+    fs::remove_file(&name).unwrap();
+    assert!(through.unwrap().is_some());
+    // What a container mounts is never led through, declared or not.
+    bench.probe.container_mounts().add([at("node").display().to_string()]);
+    assert!(bench.probe.read(path("eagle/motd"), 100).is_err());
+}
+
 /// A directory that everybody can write, as `/tmp` is, with a file, a directory and a link that user 501 planted in it.
 fn planted() -> tempfile::TempDir {
     let dir = guarded();

@@ -201,6 +201,17 @@ fn a_container_is_made_kept_and_mended() {
     assert!(drive.one(&adopt).change.is_some());
     drive.one(&adopt).no_change();
 
+    // What any container mounts writable, stopped ones too, leads nowhere, though root has made its link.
+    host.must("mkdir -p /run/fdk/logs /data/victim; docker run -d --name fdk-e --net none -v /run/fdk:/x fanli/example:1 sleep 600");
+    host.must("docker exec fdk-e ln -s /data/victim /x/logs/eagle; docker stop -t 0 fdk-e");
+    let through = task("file", [("path", text("/run/fdk/logs/eagle/motd")), ("content", text("x"))]);
+    let failure = drive.one(&through).failed().to_string();
+    assert!(
+        failure.contains("`eagle` points to /data/victim, in /run/fdk, which a container mounts writable"),
+        "{failure}"
+    );
+    assert_eq!(host.must("ls /data/victim; docker rm fdk-e"), "fdk-e");
+
     // An image that is not there.
     println!("{}", drive.one(&sleeper("fdk-c", &[("image", text("fanli/none:1"))])).failed());
 

@@ -212,6 +212,10 @@ async fn run(task: &Task, request: &Request) -> Report {
 async fn steps(task: &Task, apply: bool, probe: &Probe, report: &mut Report) -> Result<(), Failure> {
     let kind = Kind::build(&task.kind, task.args.clone())
         .map_err(|errors| Failure::new(format!("bad arguments: {errors:?}")))?;
+    if task.kind == "file" {
+        // What a run does at the beginning of a stage.
+        probe.learn_container_mounts().await?;
+    }
     let started = Instant::now();
     let observed = kind.observe(probe).await?;
     report.observe_us = micros(started);

@@ -61,6 +61,12 @@ impl ContainerMounts {
     }
 }
 
+/// A path without its links, as far as that can be known without waiting.
+pub(super) fn real_path(path: &Path) -> PathBuf {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    without_links(path, &MountTable::parse(&table))
+}
+
 /// A path without its links. What stands on a network is taken as it is written: asking there could take for ever.
 fn without_links(path: &Path, table: &MountTable) -> PathBuf {
     let (mut real, mut todo, mut links) = (PathBuf::from("/"), VecDeque::new(), 0);

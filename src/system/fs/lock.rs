@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags, ftruncate, openat};
 use rustix::io::Errno;
 
+use super::failed;
+use super::link_rules::LinkRules;
 use super::walk::{Last, place};
-use super::{ContainerMounts, failed};
 use crate::failure::{Context, Failure, FailureKind};
 use crate::system::waiting::waiting;
 
@@ -109,8 +110,8 @@ pub fn holder(path: impl AsRef<Path>) -> Result<Option<String>, Failure> {
 
 fn open_lock(path: &Path) -> Result<File, Failure> {
     let missing = || Failure::new(format!("the directory of {} does not exist", path.display()));
-    // Locks lie in fanli's own folders, which no container may mount.
-    let place = place(path, Last::Keep, &ContainerMounts::default())?.ok_or_else(missing)?.named()?;
+    // Locks lie in fanli's own folders, which no container may mount, and no playbook puts links there.
+    let place = place(path, Last::Keep, &LinkRules::default())?.ok_or_else(missing)?.named()?;
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     match openat(&place.dir, &place.name, flags, Mode::RUSR | Mode::WUSR) {
         Ok(fd) => Ok(File::from(fd)),

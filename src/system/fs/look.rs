@@ -144,7 +144,7 @@ impl Probe {
 
     /// Where a path leads; `None` when a directory on the way does not exist.
     pub(super) fn place(&self, path: &Path, last: Last) -> Result<Option<Place>, Failure> {
-        walk::place(path, last, self.container_mounts())
+        walk::place(path, last, self.link_rules())
     }
 
     fn stat_at(&self, path: &Path, last: Last) -> Result<Option<Entry>, Failure> {

@@ -2,12 +2,14 @@
 //!
 //! fanli works as root in trees that others can write (volume trees, logs), so a path is walked once, component by
 //! component ([`walk`]), and everything after that is an `*at` call on the directory's descriptor: never a path twice.
-//! Links that only root can have made (`/var/run`, `/lib`) are followed; a link in a directory that others can write is
-//! refused, and so is one in or below a directory that a container mounts writable ([`ContainerMounts`]). Every write is an atomic replace ([`write`]) that can be killed at any instruction and simply run again.
+//! Links of the system that only root can have made (`/var/run`, `/lib`) are followed, and so are those that the playbook
+//! declares ([`DeclaredLinks`]). A link in a directory that others can write is refused, and one in or below a directory that
+//! a container mounts writable ([`ContainerMounts`]). Every write is an atomic replace ([`write`]) that can be killed at any instruction and simply run again.
 
 mod attrs;
 mod container_mounts;
 mod held;
+mod link_rules;
 mod lock;
 mod look;
 mod plain_tree;
@@ -28,6 +30,8 @@ use crate::failure::Failure;
 
 pub use container_mounts::{ContainerMounts, HOST_ITSELF};
 pub use held::Held;
+pub use link_rules::DeclaredLinks;
+pub(in crate::system) use link_rules::LinkRules;
 pub use lock::{Attempt, Lock, Note, attempt, holder, lock};
 pub use look::{Bytes, KEPT_FOR_DIFF, MOST_CONTENT};
 pub use plain_tree::{DEEPEST_TREE, FoundEntry, FoundTree, MOST_TREE_ENTRIES, NewTree, TreeEntry};

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, fstat, open, openat, readlinkat};
 use rustix::io::Errno;
 
+use super::link_rules::{LinkRules, Refusal};
 use super::{ContainerMounts, failed};
 use crate::failure::Failure;
 
@@ -39,7 +40,7 @@ pub(super) enum Last {
 }
 
 /// Where a path leads; `None` when a directory on the way does not exist.
-pub(super) fn place(path: &Path, last: Last, mounts: &ContainerMounts) -> Result<Option<Place>, Failure> {
+pub(super) fn place(path: &Path, last: Last, rules: &LinkRules) -> Result<Option<Place>, Failure> {
     let mut todo = VecDeque::new();
     for part in path.components() {
         match part {
@@ -54,7 +55,7 @@ pub(super) fn place(path: &Path, last: Last, mounts: &ContainerMounts) -> Result
     let root = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let root = root.map_err(|errno| failed("open", Path::new("/"), errno))?;
     let ours = is_ours(&root).map_err(|errno| failed("look at", Path::new("/"), errno))?;
-    Walk { path, stack: vec![Open { dir: root, ours }], todo, last, mounts, links: 0 }.run()
+    Walk { path, stack: vec![Open { dir: root, ours }], todo, last, rules, links: 0 }.run()
 }
 
 fn odd(path: &Path) -> Failure {
@@ -73,7 +74,7 @@ struct Walk<'a> {
     stack: Vec<Open>,
     todo: VecDeque<OsString>,
     last: Last,
-    mounts: &'a ContainerMounts,
+    rules: &'a LinkRules,
     links: u32,
 }
 
@@ -96,7 +97,7 @@ impl Walk<'_> {
                 };
                 match target {
                     None => return Ok(self.end(name)),
-                    Some(target) => self.follow(&name, &target)?,
+                    Some(target) => self.follow(&name, &target, false)?,
                 }
                 continue;
             }
@@ -114,7 +115,7 @@ impl Walk<'_> {
                         Failure::new(format!("cannot reach {}", self.path.display()))
                             .because(format!("`{name_shown}` on the way is not a directory"))
                     })?;
-                    self.follow(&name, &target)?;
+                    self.follow(&name, &target, true)?;
                 }
                 Err(errno) => return Err(self.failed(errno)),
             }
@@ -124,36 +125,35 @@ impl Walk<'_> {
     /// Where the walk stands, with a name in it.
     fn end(mut self, name: OsString) -> Option<Place> {
         let here = self.stack.pop()?;
-        Some(Place { dir: here.dir, name, ours: here.ours, mounts: self.mounts.clone(), path: self.path.to_owned() })
+        Some(Place {
+            dir: here.dir,
+            name,
+            ours: here.ours,
+            mounts: self.rules.mounts.clone(),
+            path: self.path.to_owned(),
+        })
     }
 
     fn failed(&self, errno: Errno) -> Failure {
         failed("reach", self.path, errno)
     }
 
-    fn follow(&mut self, name: &OsStr, target: &OsStr) -> Result<(), Failure> {
-        let refused = |whose: String, hint: &str| {
-            let (name, target) = (Path::new(name).display(), Path::new(target).display());
-            Err(Failure::new(format!("{} leads through a link that others could have made", self.path.display()))
-                .because(format!("`{name}` points to {target}, in {whose}"))
-                .hint(hint))
+    fn follow(&mut self, name: &OsStr, target: &OsStr, on_the_way: bool) -> Result<(), Failure> {
+        let refusal = match self.stack.last() {
+            Some(here) if here.ours => self.rules.refusal(&here.dir, name, target, on_the_way),
+            _ => Some(Refusal {
+                place: "a directory that is not root's alone".to_owned(),
+                hint: "name the real path, or make the directories above the link writable by root only",
+            }),
         };
-        match self.stack.last() {
-            Some(here) if here.ours => {
-                // In the root directory itself no container writes that is not the host's own anyway.
-                let mount = if self.stack.len() > 1 { self.mounts.holding(&here.dir) } else { None };
-                if let Some(mount) = mount {
-                    let whose = format!("{}, which a container mounts writable", mount.display());
-                    return refused(whose, "name the real path: in what a container can write, no link is followed");
-                }
-            }
-            _ => {
-                let whose = "a directory that is not root's alone".to_owned();
-                return refused(
-                    whose,
-                    "name the real path, or make the directories above the link writable by root only",
-                );
-            }
+        if let Some(Refusal { place, hint }) = refusal {
+            let (name, target) = (Path::new(name).display(), Path::new(target).display());
+            return Err(Failure::new(format!(
+                "{} leads through a link that others could have made",
+                self.path.display()
+            ))
+            .because(format!("`{name}` points to {target}, in {place}"))
+            .hint(hint));
         }
         self.links += 1;
         if self.links > MOST_LINKS {
