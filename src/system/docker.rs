@@ -639,8 +639,10 @@ impl DockerHands {
         limited(("docker answer", ANSWER), &what, request).await
     }
 
-    /// Stops a container: its stop signal, then after `grace` the end. One that does not run, or is not there, is left alone.
+    /// Stops a container: its stop signal, then after `grace` the end. One that does not run, or is not there, is left alone. What
+    /// fanli plugged into it is gone when this comes back.
     pub async fn stop(&self, name: &str, grace: Duration) -> Result<(), Failure> {
+        let network = self.plugged_network(name).await;
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptions { t: Some(seconds), ..Default::default() };
         let request = async {
@@ -650,7 +652,11 @@ impl DockerHands {
             }
         };
         let limit = grace.saturating_add(ANSWER);
-        limited(("docker stop", limit), &format!("cannot stop container {name}"), request).await
+        limited(("docker stop", limit), &format!("cannot stop container {name}"), request).await?;
+        if let Some(network) = network {
+            network.unplug().await;
+        }
+        Ok(())
     }
 
     /// Removes a container and its anonymous volumes, running or not. One that is not there is fine, and one that is just being

@@ -31,6 +31,7 @@ pub mod netlink;
 pub mod netns;
 pub mod own;
 pub mod packages;
+mod parting;
 pub mod ping;
 pub mod process;
 mod procfs;

@@ -1,5 +1,6 @@
 //! Links, addresses and routes, of the host or of a namespace, over rtnetlink.
 
+mod numbers;
 mod ports;
 mod shift;
 mod talk;
@@ -33,6 +34,7 @@ use super::waiting::waiting;
 use super::{Actuator, Probe};
 use crate::failure::{Context, Failure};
 
+pub use numbers::{Elsewhere, Number};
 pub use ports::{Forward, Variant, Veth, Vxlan};
 pub(super) use talk::{Ear, Group};
 pub use v6::{Address6, Route6};
@@ -144,6 +146,10 @@ impl Deref for NetlinkHands {
 }
 
 impl NetlinkHands {
+    pub(super) fn open(inside: &Namespace) -> Result<Self, Failure> {
+        Ok(Self { netlink: Netlink::open(Some(inside))? })
+    }
+
     /// As [`Netlink::close`].
     pub async fn close(self) {
         self.netlink.close().await;
@@ -153,8 +159,7 @@ impl NetlinkHands {
 impl Probe {
     /// A socket in the namespace, or in the host's own.
     pub fn netlink(&self, inside: Option<&Namespace>) -> Result<Netlink, Failure> {
-        // A socket belongs for ever to the namespace of the thread that opened it.
-        Ok(Netlink { talk: within(inside, Talk::open)?.context("cannot open a netlink socket")? })
+        Netlink::open(inside)
     }
 }
 
@@ -177,6 +182,11 @@ async fn limited<T>(what: &str, work: impl Future<Output = io::Result<T>>) -> Re
 }
 
 impl Netlink {
+    fn open(inside: Option<&Namespace>) -> Result<Self, Failure> {
+        // A socket belongs for ever to the namespace of the thread that opened it.
+        Ok(Self { talk: within(inside, Talk::open)?.context("cannot open a netlink socket")? })
+    }
+
     /// Closes the socket before it returns: in a container's namespace nothing may stay.
     #[expect(clippy::unused_async, reason = "whoever closes need not know that there is nothing to wait for")]
     pub async fn close(self) {

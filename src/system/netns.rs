@@ -69,6 +69,13 @@ impl Probe {
 
     /// As [`Probe::namespace`], of a container of any network mode that has a namespace of its own.
     pub async fn namespace_to_look(&self, docker: &Docker, found: &Container) -> Result<Namespace, Failure> {
+        docker.namespace(found).await
+    }
+}
+
+impl Docker {
+    /// See [`Probe::namespace_to_look`].
+    pub(super) async fn namespace(&self, found: &Container) -> Result<Namespace, Failure> {
         let name = &found.name;
         let gone = || Failure::new(format!("container {name} is not running"));
         let pid = found.pid.ok_or_else(gone)?;
@@ -93,7 +100,7 @@ impl Probe {
         if group.lines().any(|line| line.contains(&found.id)) {
             return Ok(Namespace { file });
         }
-        let again = docker.container(&found.id).await?;
+        let again = self.container(&found.id).await?;
         let same = |again: &Container| again.pid == found.pid && again.started_at == found.started_at;
         if !again.as_ref().is_some_and(same) {
             return Err(Failure::new(format!("container {name} was restarted meanwhile")).hint("run again"));

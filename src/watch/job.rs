@@ -7,7 +7,7 @@ use super::DOCKER_GREETING;
 use crate::change::{Change, Verb};
 use crate::engine;
 use crate::failure::Failure;
-use crate::resource::attach::{Keeping, Parted, Recorded};
+use crate::resource::attach::{Keeping, OLD, Parted, ROUTE, Recorded};
 use crate::resource::attachments::Condition;
 use crate::system::Probe;
 
@@ -120,8 +120,8 @@ async fn look(recorded: &Recorded, cause: &Cause, probe: &Probe) -> Result<(Cond
     loop {
         turns += 1;
         if !known_to_run && !runs().await? {
-            let parted = engine::keep(&Parted(recorded.clone()), probe, limit).await?;
-            let done = parted.map(|_| format!("dropped the host's route to {}", recorded.address()));
+            let parted = Parted { recorded: recorded.clone(), just_ended: *cause == Cause::Ended };
+            let done = engine::keep(&parted, probe, limit).await?.map(|change| dropped(recorded, &change));
             if matches!(cause, Cause::Silence | Cause::Retry)
                 && let Some(failure) = recorded.still_answers(probe).await?
                 && !runs().await?
@@ -139,11 +139,26 @@ async fn look(recorded: &Recorded, cause: &Cause, probe: &Probe) -> Result<(Cond
     }
 }
 
+/// What was taken away of a container that does not run.
+fn dropped(recorded: &Recorded, change: &Change) -> String {
+    let address = recorded.address();
+    let route = change.touches(ROUTE).then(|| format!("dropped the host's route to {address}"));
+    let old = old_network(change).map(|kept| format!("took {address} out of a network that is kept alive: {kept}"));
+    route.into_iter().chain(old).collect::<Vec<_>>().join(", ")
+}
+
+/// What keeps an old network of the container, where there was one.
+fn old_network(change: &Change) -> Option<String> {
+    change.field(OLD).map(|field| field.from.to_string())
+}
+
 /// `plugged eth0 10.88.8.10`, `mended mtu, gateway of eth0`.
 fn told(recorded: &Recorded, change: &Change) -> String {
     let attach = recorded.attach();
     if change.verb == Verb::Create || change.touches("link") {
-        return format!("plugged {} {}", attach.interface, recorded.address());
+        let old =
+            old_network(change).map_or_else(String::new, |kept| format!(", out of an old network as well: {kept}"));
+        return format!("plugged {} {}{old}", attach.interface, recorded.address());
     }
     let fields: Vec<&str> = change.fields.iter().map(|field| field.field.as_str()).collect();
     format!("mended {} of {}", fields.join(", "), attach.interface)

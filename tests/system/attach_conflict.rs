@@ -8,7 +8,7 @@ use fanli::value::Value;
 
 use crate::docker_hosts::Hosts;
 use crate::drive::{Drive, Report, Task};
-use crate::plugs::{attach, compare, inside, web};
+use crate::plugs::{attach, compare, inside, pid, web, with};
 
 const NIC_MAC: &str = "ip -o link show eth0 | sed 's,.*ether ,,; s, .*,,'";
 
@@ -102,6 +102,7 @@ fn a_plug_after_a_restart_does_not_wait_and_still_sees_a_live_copy() {
     }
     took.sort_unstable();
     println!("a plug after a restart, with the glance: {took:?} us; first plug waits 300 ms or more");
+    an_old_network_is_no_copy(&hosts, &plug);
     // Meanwhile another host was given the node, and has it up.
     one.must("docker kill fpr-g");
     other.run(&[web("fpr-g"), plug.clone()]);
@@ -109,6 +110,65 @@ fn a_plug_after_a_restart_does_not_wait_and_still_sees_a_live_copy() {
     let failed = drive.one(&plug);
     assert!(failed.failed().causes[0].contains("a copy is alive on another host"), "{:?}", failed.failure);
     assert_eq!(inside(one, "fpr-g", "ip -br link | wc -l"), "1");
+}
+
+/// A container made anew, or restarted, while something keeps its old network: the address is free at once, and what keeps it is told.
+fn an_old_network_is_no_copy(hosts: &Hosts, plug: &Task) {
+    let host = &hosts.hosts[0];
+    let (drive, look) = (host.drive(), Drive { apply: false, ..host.drive() });
+    let reached = |when: &str| assert_eq!(host.must("timeout 5 busybox wget -qO- http://10.99.0.71/"), "one", "{when}");
+    // It sees the host's mounts as they are now, those of Docker's networks among them.
+    let monitor = || {
+        host.must("docker rm -f fpr-m 2>/dev/null; docker run -d --name fpr-m --net none -v /:/rootfs fanli/example:1 sleep 1000")
+    };
+    monitor();
+    host.must("docker restart -t 0 fpr-g");
+    let seen = look.one(plug);
+    let kept = seen.change.as_ref().and_then(|change| change.field("old_network")).expect("it is not seen");
+    let keeper = format!("process {} (sleep) has it mounted at /rootfs/run/docker/netns/", pid(host, "fpr-m"));
+    assert!(kept.from.to_string().starts_with(&keeper), "{}", kept.from);
+    assert_eq!(drive.one(plug).fields(), seen.fields());
+    drive.one(plug).no_change();
+    reached("after a restart");
+    // A fanli that gave networks no numbers plugged it: found all the same.
+    monitor();
+    let mac = inside(host, "fpr-g", "ip -o link show eth0 | sed \"s,.*ether ,,; s, .*,,\"");
+    inside(host, "fpr-g", "ip link del eth0");
+    let fresh = pid(host, "fpr-g");
+    host.must(&format!(
+        "ip link add fnold link eth0 address {mac} netns {fresh} type macvlan mode bridge; nsenter -t {fresh} -n sh -ec \
+         'ip link set fnold alias fanli:1:fpr-g:lan:0; ip link set fnold name eth0; ip addr add 10.99.0.71/24 dev eth0; ip link set eth0 up'"
+    ));
+    host.must("docker rm -f fpr-g");
+    let made = drive.run(&[web("fpr-g"), plug.clone()]);
+    assert!(made[1].failure.is_none(), "{:?}", made[1].failure);
+    reached("after it was made anew by hand");
+    // What fanli stops itself leaves nothing there.
+    monitor();
+    let other = with(&web("fpr-g"), &[("stop_timeout", Value::Duration(std::time::Duration::from_secs(1)))]);
+    let made = drive.run(&[other, web("fpr-g"), plug.clone()]);
+    assert!(made[0].change.is_some() && made[1].change.is_some(), "it was not made anew");
+    assert!(!made[2].fields().contains(&"old_network".to_owned()), "{:?}", made[2].fields());
+    reached("after it was made anew by fanli");
+    host.must("docker rm -f fpr-m");
+
+    // One that is going away cannot be reached: the kernel takes frames for it until it is gone.
+    let waits =
+        |report: &Report| report.progress.iter().any(|line| line.starts_with("waiting for the kernel to take an old"));
+    host.must("docker restart -t 0 fpr-g");
+    host.must(&format!(
+        "bridge fdb add {mac} dev eth0 self permanent; (sleep 2; bridge fdb del {mac} dev eth0 self) >/dev/null 2>&1 &"
+    ));
+    let waited = drive.one(plug);
+    assert!(waited.failure.is_none() && waits(&waited), "{waited:?}");
+    reached("after it went");
+    // And the limit, that of an address which this host does not remember.
+    let strange = attach("fpr-g", "10.99.0.72", &[("interface", "lan0".into()), ("mac", "02:00:00:00:00:72".into())]);
+    let strange = with(&strange, &[("network", "other".into())]);
+    host.must("bridge fdb add 02:00:00:00:00:72 dev eth0 self permanent");
+    compare("old_network", &told(hosts, drive.one(&strange).failed(), &[]));
+    host.must("bridge fdb del 02:00:00:00:00:72 dev eth0 self");
+    assert_eq!(inside(host, "fpr-g", "ip -br link | wc -l"), "2", "a link is left");
 }
 
 #[test]

@@ -234,10 +234,13 @@ fn vxlan() {
     }
     assert_eq!((id(one, "fmo-x1"), pid(one, "fmo-x1")), before);
 
-    // A restart loses the link; the next run plugs it in again.
-    one.must("docker restart -t 0 fmo-x1");
+    // A restart loses the link; the next run plugs it in again, also while something keeps the old network.
+    one.must(
+        "docker run -d --name fmo-m --net none -v /:/rootfs fanli/example:1 sleep 1000; docker restart -t 0 fmo-x1",
+    );
     assert!(drive.one(&first).fields().contains(&"link".to_owned()));
     inside(two, "fmo-x2", "timeout 5 busybox wget -qO- http://10.72.1.11/ >/dev/null");
+    one.must("docker rm -f fmo-m");
 
     for (more, says) in [
         (("mtu", Value::Int(1500)), "less the tunnel's 50"),

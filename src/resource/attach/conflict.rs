@@ -19,7 +19,7 @@ use crate::system::netlink::{Link, Mac, MacVlan, NetlinkHands};
 use crate::system::{Actuator, Probe};
 use crate::value::Digest;
 
-/// How long our own MAC may answer because the container's old namespace is still going away (limit `old copy`).
+/// How long our own MAC may answer because the container's old namespace is still going away on another host (limit `old copy`).
 const OLD_COPY: Duration = Duration::from_secs(2);
 /// How often somebody else may ask for the address at the same time before this one gives up (limit `rivals`).
 const MOST_RIVALS: u32 = 8;
@@ -54,6 +54,7 @@ impl Attach {
         self.refuse_foreign(view)?;
         self.usable_parent(wanted, view, None)?;
         self.refuse_local(wanted, view, hands).await?;
+        self.clear_old(wanted, view, hands).await?;
         if self.probe == Probing::Off {
             return Ok(());
         }
@@ -123,7 +124,7 @@ impl Attach {
     }
 
     /// Whether the record says that this very attachment had this very address on this host.
-    fn was_ours(&self, view: &View) -> bool {
+    pub(super) fn was_ours(&self, view: &View) -> bool {
         let same = |record: &Record| Some(record.address) == self.address && record.parent == self.card();
         view.record.as_ref().is_some_and(same)
     }

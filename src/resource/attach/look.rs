@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::Ipv4Net;
 
+use super::old::Old;
 use super::record::{Record, records};
 use super::segment::Segment;
 use super::{Attach, IN_PLACE, shim};
@@ -16,6 +17,9 @@ use crate::system::firewall::Passage;
 use crate::system::hostview::Network;
 use crate::system::netlink::{Address6, Forward, Link, Netlink, Route, Route6};
 use crate::value::Value;
+
+/// The field that tells of an interface in an earlier network of the container.
+pub const OLD: &str = "old_network";
 
 /// Whether routes that other containers left behind are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub(super) struct View {
     pub(super) stale: Vec<Route>,
     /// The record of this attachment.
     pub(super) record: Option<Record>,
+    /// Its interface in an earlier network of the container, where something keeps that.
+    pub(super) old: Option<Old>,
 }
 
 impl View {
@@ -112,6 +118,7 @@ impl Attach {
         self.look_at_host(probe, &mut view).await?;
 
         view.record = self.recorded(probe)?;
+        view.old = self.look_for_old(&view, probe).await?;
         if others == Others::Look {
             view.stale = self.stale_routes(&view, probe).await?;
         }
@@ -227,13 +234,17 @@ impl Attach {
         let wanted_absent = self.state == super::AttachState::Absent;
         let link = if wanted_absent { view.own(self).filter(|link| marked(link)) } else { self.refuse_foreign(view)? };
         let shim_route = self.own_shim_route(view);
-        if link.is_none() && view.leftovers(self).next().is_none() {
+        let old = view.old.as_ref().map(Old::describe);
+        if link.is_none() && old.is_none() && view.leftovers(self).next().is_none() {
             // What is left on the host of something that is to be there is told when it is; of something that is not, now.
             let remains = wanted_absent && (shim_route.is_some() || view.record.is_some());
             return Ok(if remains { State::Present(Fields::new()) } else { State::Absent });
         }
 
         let mut fields = Fields::from([("record".to_owned(), self.describe_record(view))]);
+        if let Some(old) = old {
+            fields.insert(OLD.to_owned(), old.into());
+        }
         let mut tell = |name: &str, datum: Datum| fields.insert(name.to_owned(), datum);
         if let Some(link) = link {
             tell("link", format!("{} {}", link.kind, link.mode).trim().into());

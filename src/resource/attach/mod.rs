@@ -5,6 +5,7 @@ mod again;
 mod conflict;
 mod docker;
 mod look;
+mod old;
 mod plug;
 mod port;
 mod segment;
@@ -24,7 +25,8 @@ use self::wanted::{Wanted, Way};
 pub(super) use again::Earlier;
 pub(super) use conflict::seen_records;
 pub use conflict::{FOREIGN_ADDRESS, FOREIGN_MAC};
-pub use record::{Keeping, Named, Parted, Recorded, all_recorded};
+pub use look::OLD;
+pub use record::{Keeping, Named, Parted, ROUTE, Recorded, all_recorded};
 
 use self::look::{Others, View};
 use super::{ArgError, Observed, Resource};
@@ -235,6 +237,7 @@ impl Resource for Attach {
             ("record".to_owned(), IN_PLACE.into()),
             ("up".to_owned(), true.into()),
             ("leftover".to_owned(), Datum::Absent),
+            (OLD.to_owned(), Datum::Absent),
             ("shim_route".to_owned(), Datum::Absent),
             ("stale_routes".to_owned(), Datum::Absent),
         ]);

@@ -6,6 +6,7 @@ use super::look::{View, marked};
 use super::segment::{Base, Segment};
 use super::{Attach, Wanted};
 use crate::failure::Failure;
+use crate::system::holders::How;
 use crate::system::netlink::{Link, Mac, NetlinkHands};
 use crate::system::netns::Namespace;
 use crate::system::{Actuator, Probe};
@@ -83,7 +84,13 @@ impl Attach {
                     // The kernel may have made it although its answer was lost.
                     self.undo(sockets.namespace, hands).await?;
                 }
-                (made?, true)
+                let index = made?;
+                // By its number the link is found again when the container is gone and something else keeps the network. A plug
+                // never fails for what is of use later.
+                if let Err(failure) = sockets.host.number(sockets.namespace).await {
+                    hands.progress(&failure.to_string(), None);
+                }
+                (index, true)
             }
         };
         let done = self.address(sockets, wanted, view, base, (index, fresh), hands).await;
@@ -121,10 +128,17 @@ impl Attach {
             return failure;
         }
         let told = holders.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let pids = holders.iter().map(|holder| holder.pid.to_string()).collect::<Vec<_>>().join(" ");
-        failure.because(format!("an old network of container {} is still alive: {told}", self.container)).hint(format!(
-            "end what holds it, for instance `kill {pids}`: the kernel takes the old interface away with it"
-        ))
+        let within = holders.iter().filter(|holder| !matches!(holder.how, How::Mounted(_)));
+        let mut pids: Vec<String> = within.map(|holder| holder.pid.to_string()).collect();
+        pids.dedup();
+        let way_out = if pids.is_empty() {
+            "unmount it there".to_owned()
+        } else {
+            format!("end what holds it, for instance `kill {}`", pids.join(" "))
+        };
+        failure
+            .because(format!("an old network of container {} is still alive: {told}", self.container))
+            .hint(format!("{way_out}: the kernel takes the old interface away with it"))
     }
 
     /// Takes away what was just made, over a socket of its own: the other one may be what failed.
@@ -221,7 +235,10 @@ impl Attach {
             done?;
         }
         let host = hands.netlink_hands(None)?;
-        let mut done = self.leave_way(view, &host).await;
+        let mut done = self.remove_old(view, &host, hands).await;
+        if done.is_ok() {
+            done = self.leave_way(view, &host).await;
+        }
         if done.is_ok() {
             done = self.leave_segment(view, &host, hands).await;
         }

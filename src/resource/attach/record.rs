@@ -11,20 +11,21 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-use super::look::{Others, View};
+use super::look::{OLD, Others, View};
 use super::segment::Segment;
 use super::{Attach, AttachState, IN_PLACE, Probing};
-use crate::change::{Change, Datum, Fields, State};
+use crate::change::{Change, Datum, State};
 use crate::failure::{Context, Failure};
 use crate::resource::{ArgError, Declared, Observed, Resource};
 use crate::system::arp::{Asking, Heard};
 use crate::system::fs::{Attrs, Lock, lock};
-use crate::system::netlink::{Mac, Route};
+use crate::system::netlink::Mac;
 use crate::system::{Actuator, Probe};
 use crate::value::{Digest, Map};
 
-/// How long a plug waits for another one of the same container (`plug lock`): the longest that one can take.
-const PLUG_LOCK: Duration = Duration::from_secs(30);
+/// How long a plug waits for another one of the same container (`plug lock`): the longest that one can take, with an old network that
+/// it waits for.
+const PLUG_LOCK: Duration = Duration::from_secs(60);
 
 /// What was applied last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -430,44 +431,59 @@ impl Resource for Keeping {
     }
 }
 
-/// An attachment whose container does not run: the host's route to it leads nowhere and goes.
+/// An attachment whose container does not run: the host's route to it leads nowhere and goes, and so does an interface in a network
+/// that something else keeps.
 #[derive(Clone, Debug)]
-pub struct Parted(pub Recorded);
+pub struct Parted {
+    /// What was attached.
+    pub recorded: Recorded,
+    /// Whether its container has just ended: then Docker and the kernel are still at work on its network.
+    pub just_ended: bool,
+}
+
+/// The host's route to a container, among the fields of [`Parted`].
+pub const ROUTE: &str = "route";
 
 impl Parted {
-    /// The host's route to it, unless it runs: it may have been started again meanwhile.
-    async fn left(&self, probe: &Probe) -> Result<Option<Route>, Failure> {
-        let attach = &self.0.attach;
-        let found = probe.docker()?.container(&attach.container).await?;
-        if found.is_some_and(|found| found.pid.is_some()) {
-            return Ok(None);
-        }
+    /// What is left of it on the host, unless it runs: it may have been started again meanwhile.
+    async fn left(&self, probe: &Probe) -> Result<View, Failure> {
+        let attach = &self.recorded.attach;
         let mut view = View::default();
-        attach.look_at_host(probe, &mut view).await?;
-        Ok(attach.own_shim_route(&view).copied())
+        let found = probe.docker()?.container(&attach.container).await?;
+        if found.is_none_or(|found| found.pid.is_none()) {
+            attach.look_at_host(probe, &mut view).await?;
+            if !self.just_ended {
+                view.old = attach.look_for_old(&view, probe).await?;
+            }
+        }
+        Ok(view)
     }
 }
 
 impl Resource for Parted {
     fn desired(&self) -> State {
-        State::Absent
+        State::present([(ROUTE, Datum::Absent), (OLD, Datum::Absent)])
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
         let left = self.left(probe).await?;
-        Ok(left.map_or(State::Absent, |_| State::Present(Fields::new())).into())
+        let route = self.recorded.attach.own_shim_route(&left).map(|_| (ROUTE.to_owned(), IN_PLACE.into()));
+        let old = left.old.as_ref().map(|old| (OLD.to_owned(), old.describe().into()));
+        Ok(State::Present(route.into_iter().chain(old).collect()).into())
     }
 
     async fn apply(&self, _change: &Change, hands: &Actuator) -> Result<Map, Failure> {
         make_folders(hands, "plugging")?;
-        let _lock = self.0.attach.one_at_a_time(hands).await?;
-        self.0.refuse_outdated(hands)?;
-        if let Some(route) = self.left(hands).await? {
-            let host = hands.netlink_hands(None)?;
-            let done = host.remove_route(&route).await;
-            host.close().await;
-            done?;
+        let attach = &self.recorded.attach;
+        let _lock = attach.one_at_a_time(hands).await?;
+        self.recorded.refuse_outdated(hands)?;
+        let left = self.left(hands).await?;
+        let host = hands.netlink_hands(None)?;
+        let mut done = attach.remove_old(&left, &host, hands).await;
+        if let (Ok(()), Some(route)) = (&done, attach.own_shim_route(&left)) {
+            done = host.remove_route(route).await;
         }
-        Ok(Map::new())
+        host.close().await;
+        done.map(|()| Map::new())
     }
 }

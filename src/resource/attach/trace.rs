@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::look::{Others, View};
+use super::look::{OLD, Others, View};
 use super::segment::Segment;
 use super::{Attach, IN_PLACE, Wanted, shim};
 use crate::change::{self, FieldChange};
@@ -17,7 +17,7 @@ use crate::system::ping::Reached;
 use crate::system::process::Program;
 
 /// The fields of an attachment in the order in which one hangs on the other, with what they are called.
-const FIELDS: [(&str, &str); 11] = [
+const FIELDS: [(&str, &str); 12] = [
     ("link", "kind of link"),
     ("parent", "stands on"),
     ("up", "interface up"),
@@ -29,6 +29,7 @@ const FIELDS: [(&str, &str); 11] = [
     ("shim_route", "host's route to it"),
     ("host_route", "its route to the host"),
     ("leftover", "leftovers"),
+    (OLD, "old network"),
 ];
 
 const MEND: &str = "run the play: it mends exactly this; `fanli watch` does so by itself";
@@ -201,7 +202,7 @@ impl Attach {
         let differs =
             |field: &str| change.as_ref().and_then(|change| change.fields.iter().find(|change| change.field == field));
         for (field, called) in FIELDS {
-            let hosts = field.starts_with("shim");
+            let hosts = field.starts_with("shim") || field == OLD;
             if view.own(self).is_none() && !hosts {
                 continue;
             }
@@ -238,6 +239,7 @@ impl Attach {
                 format!("the host has no route to {address} over its link to its containers")
             }
             "host_route" => format!("container {container} has no route to its own host"),
+            OLD => format!("an old network of container {container} is kept alive with its interface: {is}"),
             "leftover" => format!("a half-made link {is} is left"),
             "stale_routes" => format!("the host has routes to containers that are gone: {is}"),
             "shim" => format!("the host's link to its own containers is {is}, should be {should}"),
