@@ -8,7 +8,7 @@ use crate::common::chance::soak;
 use crate::docker_hosts::{Host, Hosts};
 use crate::drive::Task;
 use crate::faults::{killed_at_request, requests, some_of};
-use crate::plugs::{attach, inside, ip, web};
+use crate::plugs::{attach, inside, ip, web, with};
 
 fn fetch(address: &str) -> String {
     format!("timeout 5 busybox wget -qO- http://{address}/")
@@ -113,6 +113,39 @@ fn a_container_is_plugged_kept_and_mended() {
         drive.one(&plug).no_change();
         reached(script);
     }
+    // A card whose MTU went down and up again; and one that is down, in check mode as in a run.
+    one.must("ip link set eth0 mtu 1400");
+    look.one(&plug).no_change();
+    one.must("ip link set eth0 mtu 1500");
+    assert_eq!(look.one(&plug).fields(), ["mtu", "shim"]);
+    assert_eq!(drive.one(&plug).fields(), ["mtu", "shim"]);
+    drive.one(&plug).no_change();
+    reached("after the card's MTU changed");
+    one.must("ip link set eth0 down");
+    for way in [&look, &drive] {
+        let failure = way.one(&plug).failed().to_string();
+        assert!(failure.starts_with("network card eth0 is down"), "{failure}");
+    }
+    one.must("ip link set eth0 up; ip route replace default via 10.99.0.254");
+    drive.one(&plug);
+    drive.one(&plug).no_change();
+    reached("after the card was down");
+    // What a run refuses of a VLAN, a look refuses as well.
+    let tagged = |parent: &str, more: &[(&str, Value)]| {
+        with(&attach("fdk-p1", "10.99.0.11", &[("parent", parent.into()), ("vlan", Value::Int(120))]), more)
+    };
+    let no_vlans = !one.sh("ip link add link eth0 name v9 type vlan id 9 && ip link del v9").status.success();
+    for (task, says, here) in [
+        (tagged("eth9", &[]), "the host has no network card eth9", true),
+        (tagged("eth0", &[]), "kernel has no 802.1Q VLANs", no_vlans),
+        (tagged("eth0", &[("mtu", Value::Int(9000))]), "an MTU of 9000", !no_vlans),
+    ] {
+        for way in [&look, &drive].iter().filter(|_| here) {
+            let failure = way.one(&task).failed().to_string();
+            assert!(failure.contains(says), "{failure}");
+        }
+    }
+    drive.one(&plug).no_change();
     one.must(&format!("nsenter -t {pid} -n ip link del eth0"));
     assert!(drive.one(&plug).fields().contains(&"link".to_owned()));
     reached("after the link was deleted");

@@ -136,7 +136,7 @@ fn the_parent_goes_and_comes_back() {
     wait_for("the MTU goes down", || mtu() == "1400");
     host.must("ip link set eth0 mtu 1500");
     wait_for("the MTU goes up", || mtu() == "1500");
-    watcher.says("mended mtu of eth0 (eth0 changed)");
+    watcher.says("mended mtu, shim of eth0 (eth0 changed)");
     host.must("ip link set eth0 down");
     watcher.says("network card eth0 is down");
     host.must("ip link set eth0 up; ip route add default via 10.99.0.254");

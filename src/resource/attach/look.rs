@@ -31,7 +31,7 @@ pub(super) enum Others {
 }
 
 /// Everything that one attachment concerns.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct View {
     /// The container, when it runs.
     pub(super) container: Option<Container>,
@@ -249,6 +249,9 @@ impl Attach {
         if let Some(link) = link {
             tell("link", format!("{} {}", link.kind, link.mode).trim().into());
             tell("up", link.up.into());
+            if view.parent.as_ref().is_some_and(|parent| !parent.up) {
+                tell("card_down", self.card().into());
+            }
             tell("parent", self.stands_on(link, view).into());
             if self.segment() != Segment::Card {
                 tell("port", super::port::describe(link, view).into());

@@ -238,6 +238,7 @@ impl Resource for Attach {
             ("up".to_owned(), true.into()),
             ("leftover".to_owned(), Datum::Absent),
             (OLD.to_owned(), Datum::Absent),
+            ("card_down".to_owned(), Datum::Absent),
             ("shim_route".to_owned(), Datum::Absent),
             ("stale_routes".to_owned(), Datum::Absent),
         ]);

@@ -45,8 +45,11 @@ fn right_link(link: &Link, view: &View) -> bool {
 
 /// The shim's name when it is as it should be, else what is wrong with it.
 pub(super) fn describe(link: &Link, view: &View) -> String {
+    let mtu = view.parent.as_ref().filter(|parent| parent.mtu != link.mtu).map(|_| format!("MTU {}", link.mtu));
     let wrong = if !right_link(link, view) {
         "not a macvlan on this card"
+    } else if let Some(mtu) = &mtu {
+        mtu
     } else if !link.alias.starts_with("fanli:1:shim:") {
         "not marked"
     } else if !view.shim_filters {
@@ -130,6 +133,10 @@ impl Attach {
         };
         if link.alias != alias(&self.card()) {
             host.set_alias(link.index, &alias(&self.card())).await?;
+        }
+        // It follows the card downward by itself, and not upward.
+        if link.mtu != parent.mtu {
+            host.set_mtu(link.index, parent.mtu).await?;
         }
         if !view.shim_filters || !link.up || view.shim.is_none() {
             // No address of its own, of either family.

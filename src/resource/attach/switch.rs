@@ -43,7 +43,7 @@ impl Attach {
         self.refuse_mixed(view, probe).await?;
         // The link of a VLAN is made, and set up, with its first container.
         if self.vlan.is_some() && view.parent.as_ref().is_none_or(|parent| !parent.up) {
-            return Ok(());
+            return self.refuse_vlan(view, probe).await;
         }
         let leaving = self.earlier(view.record.as_ref());
         self.usable_parent(&self.wanted()?, view, leaving.as_ref())

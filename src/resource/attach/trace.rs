@@ -214,6 +214,8 @@ impl Attach {
             }
         }
         let others = change.iter().flat_map(|change| &change.fields);
+        // The card was looked at before.
+        let others = others.filter(|other| other.field != "card_down");
         for other in others.filter(|other| FIELDS.iter().all(|(field, _)| *field != other.field)) {
             if view.own(self).is_some() {
                 found.wrong(&other.field, self.sentence(&other.field, other), MEND);

@@ -3,8 +3,10 @@
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd};
 
-use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE};
-use rtnetlink::packet_route::link::{InfoVxlan, MacVlanMode, MacVtapMode};
+use rtnetlink::packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use rtnetlink::packet_route::link::{
+    InfoKind, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage, MacVlanMode, MacVtapMode,
+};
 use rtnetlink::packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
@@ -174,10 +176,7 @@ impl NetlinkHands {
         })
         .await?
         .then_some(())
-        .ok_or_else(|| {
-            Failure::new(format!("cannot make VLAN link {name}: this host's kernel has no 802.1Q VLANs"))
-                .hint("load its module with `modprobe 8021q`, or leave `vlan` out; nothing was changed")
-        })
+        .ok_or_else(|| no_vlans(name))
     }
 
     /// Makes a link a port of a bridge.
@@ -203,7 +202,31 @@ impl NetlinkHands {
     }
 }
 
+/// A kernel without 802.1Q.
+fn no_vlans(name: &str) -> Failure {
+    Failure::new(format!("cannot make VLAN link {name}: this host's kernel has no 802.1Q VLANs"))
+        .hint("load its module with `modprobe 8021q`, or leave `vlan` out; nothing was changed")
+}
+
 impl Netlink {
+    /// Refuses the name of a VLAN's link where the kernel makes none. It is asked for one without a number: a kernel that has VLANs
+    /// refuses that as incomplete, any other because it does not know the kind.
+    ///
+    /// # Errors
+    /// The kernel has no VLANs, or does not answer.
+    pub async fn refuse_vlan(&self, name: &str) -> Result<(), Failure> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vlan)]));
+        let asked = limited("cannot ask for VLANs", async {
+            match self.talk.order(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await {
+                Err(error) if is(&error, rustix::io::Errno::OPNOTSUPP) => Ok(false),
+                Err(error) if is(&error, rustix::io::Errno::INVAL) => Ok(true),
+                other => other.map(|()| true),
+            }
+        });
+        if asked.await? { Ok(()) } else { Err(no_vlans(name)) }
+    }
+
     /// The table of a tunnel.
     pub async fn forwards(&self, tunnel: u32) -> Result<Vec<Forward>, Failure> {
         let all = self.all_forwards().await?.into_iter();

@@ -3,6 +3,7 @@
 //! The card's addresses and routes belong to the bridge then. They move in one system call (see `system/netlink/shift.rs`), so
 //! whoever is killed leaves the host reachable: before it, the card is as it was; after it, all is done.
 
+use super::wrong_mtu;
 use crate::failure::Failure;
 use crate::resource::attach::Attach;
 use crate::resource::attach::look::View;
@@ -23,6 +24,9 @@ impl Attach {
         match () {
             () if bridge.kind != "bridge" => Some(format!("{name} is no bridge")),
             () if !bridge.up => Some(format!("{name} is down")),
+            () if view.parent.as_ref().is_some_and(|parent| wrong_mtu(bridge, parent.mtu, view)) => {
+                Some(format!("{name} has an MTU of {}", bridge.mtu))
+            }
             () if port != Some(bridge.index) => Some(format!("{} is not a port of {name}", self.card())),
             () if !moved => Some(format!("{} has addresses of its own", self.card())),
             () => None,

@@ -45,6 +45,12 @@ fn fitting(prefix: &str, name: &str) -> String {
     format!("{prefix}{}", Digest::of(name.as_bytes()).short().chars().take(8).collect::<String>())
 }
 
+/// Whether a bridge has another MTU than it should. The least one of its ports it takes by itself: what is wrong is that port's then.
+fn wrong_mtu(bridge: &Link, mtu: u32, view: &View) -> bool {
+    let of_port = |link: &Link| link.controller == Some(bridge.index) && link.mtu == bridge.mtu;
+    bridge.mtu != mtu && !view.host.links.iter().any(of_port)
+}
+
 impl Attach {
     /// What its port stands on.
     pub(super) fn segment(&self) -> Segment {
@@ -180,6 +186,9 @@ impl Attach {
         };
         if !self.is_our_bridge(&bridge) {
             host.set_alias(bridge.index, &self.bridge_alias()).await?;
+        }
+        if bridge.mtu != mtu {
+            host.set_mtu(bridge.index, mtu).await?;
         }
         Ok(bridge)
     }

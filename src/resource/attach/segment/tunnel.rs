@@ -2,6 +2,7 @@
 //!
 //! The tunnel learns nothing: which host is where, and which node is on it, stands in the playbook, and so in its table.
 
+use super::wrong_mtu;
 use crate::failure::Failure;
 use crate::resource::attach::Attach;
 use crate::resource::attach::look::View;
@@ -37,6 +38,9 @@ impl Attach {
         match () {
             () if bridge.kind != "bridge" => Some(format!("{bridge_name} is no bridge")),
             () if !bridge.up => Some(format!("{bridge_name} is down")),
+            () if mtu.is_some_and(|mtu| wrong_mtu(bridge, mtu, view)) => {
+                Some(format!("{bridge_name} has an MTU of {}", bridge.mtu))
+            }
             () if tunnel.kind != "vxlan" => Some(format!("{name} is no tunnel")),
             () if Some(&tunnel.mode) != wanted.as_ref() => Some(format!("{name} has {}", tunnel.mode)),
             () if tunnel.controller != Some(bridge.index) => Some(format!("{name} is not a port of {bridge_name}")),

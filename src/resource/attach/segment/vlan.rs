@@ -12,6 +12,42 @@ impl Attach {
         format!("fanli:1:vlan:{}", self.card())
     }
 
+    /// Refuses a VLAN that cannot be made, or that could not carry what is declared once it is there.
+    pub(in crate::resource::attach) async fn refuse_vlan(&self, view: &View, probe: &Probe) -> Result<(), Failure> {
+        let card = self.card();
+        let below = self.below(view)?;
+        if !below.up {
+            return Err(Failure::new(format!("network card {} is down", below.name)).hint("set it up first"));
+        }
+        if view.parent.is_none() {
+            let host = probe.netlink(None)?;
+            let refused = host.refuse_vlan(&card).await;
+            host.close().await;
+            refused?;
+        }
+        let made = Link {
+            index: view.parent.as_ref().map_or(0, |parent| parent.index),
+            name: card,
+            kind: "vlan".to_owned(),
+            parent: Some(below.index),
+            mac: below.mac,
+            mtu: view.parent.as_ref().map_or(below.mtu, |parent| parent.mtu),
+            up: true,
+            carrier: below.carrier,
+            ..Link::default()
+        };
+        let wanted = self.wanted().map_err(|error| Failure::new(format!("`{}`: {}", error.field, error.message)))?;
+        let view = View { parent: Some(made), ..view.clone() };
+        self.usable_parent(&wanted, &view, self.earlier(view.record.as_ref()).as_ref())
+    }
+
+    /// The card that the VLAN stands on.
+    fn below<'a>(&self, view: &'a View) -> Result<&'a Link, Failure> {
+        let below = self.parent_word();
+        let found = view.host.links.iter().find(|link| link.name == below);
+        found.ok_or_else(|| Failure::new(format!("the host has no network card {below}")))
+    }
+
     /// Makes the VLAN's link where it is missing; tells whether it did.
     pub(in crate::resource::attach) async fn ensure_vlan(
         &self,
@@ -22,9 +58,7 @@ impl Attach {
         if view.parent.as_ref().is_some_and(|link| link.up) {
             return Ok(false);
         }
-        let (card, below) = (self.card(), self.parent_word());
-        let under = view.host.links.iter().find(|link| link.name == below);
-        let under = under.ok_or_else(|| Failure::new(format!("the host has no network card {below}")))?;
+        let (card, under) = (self.card(), self.below(view)?);
         let host = hands.netlink_hands(None)?;
         let done = self.make_vlan(&host, view.parent.as_ref(), &card, under, vlan).await;
         host.close().await;
