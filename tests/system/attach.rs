@@ -194,6 +194,12 @@ fn a_network_that_only_the_host_knows() {
         assert_eq!(host.must(&fetch(&format!("10.77.0.{at}"))), "one");
     }
     assert_eq!(inside(host, "fdk-q1", &fetch("10.77.0.12")), "one");
+    // What is to be gone takes nothing of what others have: their route to the address, or their interface of the same name.
+    let gone = [("state", Value::from("absent"))];
+    drive.one(&with(&apart("fdk-gone", "10.77.0.11"), &gone)).no_change();
+    drive.one(&with(&with(&apart("fdk-q1", "10.77.0.11"), &[("network", "other".into())]), &gone)).no_change();
+    assert_eq!(host.must(&fetch("10.77.0.11")), "one");
+
     host.must("docker rm -f fdk-q3");
     assert_eq!(drive.one(&all[1]).fields(), ["stale_routes"]);
     drive.one(&all[3]).no_change();

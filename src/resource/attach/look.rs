@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use super::old::Old;
 use super::record::{Record, records};
 use super::segment::Segment;
-use super::{Attach, IN_PLACE, shim};
+use super::{Attach, AttachState, IN_PLACE, shim};
 use crate::change::{Datum, Fields, State};
 use crate::failure::Failure;
 use crate::system::Probe;
@@ -65,6 +65,8 @@ pub(super) struct View {
     pub(super) silent_on: Option<u32>,
     /// Routes over the shim.
     pub(super) shim_routes: Vec<Route>,
+    /// Whether the address is that of another container of this host by now: the route to it is that one's.
+    pub(super) given_away: bool,
     /// Those that lead to containers that are gone.
     pub(super) stale: Vec<Route>,
     /// The record of this attachment.
@@ -118,6 +120,7 @@ impl Attach {
         self.look_at_host(probe, &mut view).await?;
 
         view.record = self.recorded(probe)?;
+        view.given_away = self.state == AttachState::Absent && self.given_away(probe).await?;
         view.old = self.look_for_old(&view, probe).await?;
         if others == Others::Look {
             view.stale = self.stale_routes(&view, probe).await?;
@@ -223,16 +226,33 @@ impl Attach {
         }
     }
 
+    /// Whether the host remembers another container, which is there, with this one's address: what is to be gone then, or ended, has
+    /// no claim on the route.
+    pub(super) async fn given_away(&self, probe: &Probe) -> Result<bool, Failure> {
+        let Some(address) = self.address else { return Ok(false) };
+        let (own, records) = (self.record_name(), records(probe)?);
+        let others: Vec<&(String, Record)> = records.of_address(address).filter(|(name, _)| *name != own).collect();
+        if others.is_empty() {
+            return Ok(false);
+        }
+        let (containers, _) = probe.recent_containers(true).await?;
+        Ok(others.iter().any(|(_, record)| containers.contains(&record.container)))
+    }
+
     /// The host's route to the container.
     pub(super) fn own_shim_route<'a>(&self, view: &'a View) -> Option<&'a Route> {
+        if view.given_away {
+            return None;
+        }
         view.shim_routes.iter().find(|route| Some(IpAddr::V4(route.to.addr())) == self.address)
     }
 
     /// The view in the words of `desired`.
     pub(super) fn state_of(&self, view: &View) -> Result<State, Failure> {
         self.refuse_older(view)?;
-        let wanted_absent = self.state == super::AttachState::Absent;
-        let link = if wanted_absent { view.own(self).filter(|link| marked(link)) } else { self.refuse_foreign(view)? };
+        let wanted_absent = self.state == AttachState::Absent;
+        let link =
+            if wanted_absent { view.own(self).filter(|link| self.is_own(link)) } else { self.refuse_foreign(view)? };
         let shim_route = self.own_shim_route(view);
         let old = view.old.as_ref().map(Old::describe);
         if link.is_none() && old.is_none() && view.leftovers(self).next().is_none() {
@@ -284,6 +304,13 @@ impl Attach {
             tell("stale_routes", Value::List(stale).into());
         }
         Ok(State::Present(fields))
+    }
+}
+
+impl Attach {
+    /// Whether a link in the container is this attachment's: another network may have one of the same name there.
+    pub(super) fn is_own(&self, link: &Link) -> bool {
+        link.alias.starts_with(&self.owner())
     }
 }
 

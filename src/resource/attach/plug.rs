@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::look::{View, marked};
+use super::look::View;
 use super::segment::{Base, Segment};
 use super::{Attach, Wanted};
 use crate::failure::Failure;
@@ -228,7 +228,7 @@ impl Attach {
             let namespace = probe.namespace(&hands.docker()?, container).await?;
             let inside = hands.netlink_hands(Some(&namespace))?;
             let mut done = Ok(());
-            for link in view.own(self).filter(|link| marked(link)).into_iter().chain(view.leftovers(self)) {
+            for link in view.own(self).filter(|link| self.is_own(link)).into_iter().chain(view.leftovers(self)) {
                 done = done.and(inside.delete_link(link.index).await);
             }
             inside.close().await;

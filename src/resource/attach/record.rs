@@ -452,6 +452,7 @@ impl Parted {
         let found = probe.docker()?.container(&attach.container).await?;
         if found.is_none_or(|found| found.pid.is_none()) {
             attach.look_at_host(probe, &mut view).await?;
+            view.given_away = attach.given_away(probe).await?;
             if !self.just_ended {
                 view.old = attach.look_for_old(&view, probe).await?;
             }

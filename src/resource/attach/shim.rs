@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 
 use super::Attach;
 use super::look::View;
+use super::record::records;
 use super::segment::{Base, Segment};
 use crate::failure::Failure;
 use crate::system::Actuator;
@@ -77,7 +78,12 @@ impl Attach {
         if let Some(record) = view.record.as_ref().filter(|record| record.parent != self.card()) {
             // It stood on another card until now.
             let link = view.host.links.iter().find(|link| link.name == name(&record.parent));
-            let v4 = if let std::net::IpAddr::V4(address) = record.address { Some(address) } else { None };
+            let others = records(hands)?;
+            let own = self.record_name();
+            let free =
+                !others.of_address(record.address).any(|(name, other)| *name != own && other.parent == record.parent);
+            let v4 =
+                if let std::net::IpAddr::V4(address) = record.address { Some(address).filter(|_| free) } else { None };
             for (link, address) in link.map(|link| link.index).into_iter().zip(v4) {
                 host.remove_route(&Route { to: Ipv4Net::from(address), via: None, link, source: None }).await?;
             }
@@ -149,7 +155,7 @@ impl Attach {
     /// Drops this container's route, and the shim with the last of them.
     pub(super) async fn leave_way(&self, view: &View, host: &NetlinkHands) -> Result<(), Failure> {
         let Some(shim) = &view.shim else { return Ok(()) };
-        let own = |route: &&Route| Some(std::net::IpAddr::V4(route.to.addr())) == self.address;
+        let own = |route: &&Route| Some(std::net::IpAddr::V4(route.to.addr())) == self.address && !view.given_away;
         for route in view.shim_routes.iter().filter(own).chain(&view.stale) {
             host.remove_route(route).await?;
         }
