@@ -504,7 +504,28 @@ impl List {
         let address = record.address;
         let lives = seen.containers.iter().any(|container| container.name == record.container);
         let whose = record.owner.as_deref().unwrap_or("nobody");
-        let Some(owner) = record.owner.as_deref().filter(|_| lives) else { return };
+        if !lives {
+            // Where the book has it for the same owner, that there is no container was told with that.
+            if entry.is_some_and(|entry| entry.record.owner == record.owner) {
+                return;
+            }
+            self.say(
+                "stale_record",
+                Weight::Note,
+                address,
+                record.owner.as_deref(),
+                Some(host),
+                (
+                    format!(
+                        "{host} remembers {address} of container {} in network {}, which is gone",
+                        record.container, record.network
+                    ),
+                    "nothing to do: it binds nobody, and the next `attach` on that network removes it".to_owned(),
+                ),
+            );
+            return;
+        }
+        let Some(owner) = record.owner.as_deref() else { return };
         let from = match &record.store {
             Some(store) if !sides.accepts(record) => format!(", from address book {store}"),
             _ => String::new(),
@@ -566,4 +587,32 @@ impl List {
 
 fn note(entry: &Entry) -> String {
     entry.record.note.as_ref().map_or_else(String::new, |note| format!(" (\"{note}\")"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_of_a_container_that_is_gone() {
+        let record = SeenRecord {
+            container: "web1".to_owned(),
+            network: "lan".to_owned(),
+            parent: "eth0".to_owned(),
+            address: "10.71.0.10".parse().unwrap(),
+            mac: None,
+            owner: Some("web/1".to_owned()),
+            store: Some("another".to_owned()),
+            revision: Some(7),
+        };
+        let mut seen = Seen { records: vec![record], ..Seen::default() };
+        let told = |seen: &Seen| {
+            let survey = Survey::from([("lab1".to_owned(), Ok(seen.clone()))]);
+            let sides = Sides { entries: &[], store: Some("ours"), predecessors: &[], survey: &survey, lans: &[] };
+            differences(&sides).iter().map(|one| (one.kind, one.weight)).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&seen), [("stale_record", Weight::Note)]);
+        seen.containers.push(SeenContainer { name: "web1".to_owned(), ..SeenContainer::default() });
+        assert_eq!(told(&seen), [("not_in_book", Weight::Wrong)]);
+    }
 }

@@ -200,6 +200,28 @@ fn a_network_that_only_the_host_knows() {
     drive.one(&with(&with(&apart("fdk-q1", "10.77.0.11"), &[("network", "other".into())]), &gone)).no_change();
     assert_eq!(host.must(&fetch("10.77.0.11")), "one");
 
+    // Another address book on the same network: refused while its container is there, and forgotten when that is gone.
+    let of_book = |task: &Task, store: &str, slot: &str| {
+        let revision = Value::Int(1);
+        with(
+            task,
+            &[("store", store.into()), ("owner", slot.into()), ("revision", revision), ("adopt", Value::Bool(true))],
+        )
+    };
+    let strict = |task: &Task| with(task, &[("adopt", Value::Bool(false))]);
+    drive.one(&of_book(&apart("fdk-q3", "10.77.0.13"), "theirs", "web/3")).fields();
+    let ours = strict(&of_book(&apart("fdk-q2", "10.77.0.12"), "ours", "app/2"));
+    host.must("rm /var/lib/fanli/attach/$(grep -l fdk-q2 /var/lib/fanli/attach/*.json | xargs -n1 basename)");
+    let failure = drive.one(&ours).failed().to_string();
+    assert!(failure.contains("from address book theirs"), "{failure}");
+    host.must("docker rm -f fdk-q3");
+    assert!(drive.one(&ours).failure.is_none());
+    drive.one(&ours).no_change();
+    assert_eq!(host.must("ls /var/lib/fanli/attach | wc -l"), "2");
+    assert_eq!(host.must("ip route show dev fn-eth0 | wc -l"), "2");
+    drive.one(&of_book(&all[3], "none", "x/2")).fields();
+    host.must("rm /var/lib/fanli/attach/*");
+    drive.run(&all);
     host.must("docker rm -f fdk-q3");
     assert_eq!(drive.one(&all[1]).fields(), ["stale_routes"]);
     drive.one(&all[3]).no_change();

@@ -89,6 +89,7 @@ pub(super) fn adopt(args: &Adopt) -> Result<(String, u8), Trouble> {
         Plan { desk: &desk, sides, old: old.as_ref(), work: Vec::new(), trouble: Vec::new(), text: String::new() };
     let more = plan.books(store.as_deref(), revision);
     let unknown = plan.unknown_hosts(&args.without, store.as_deref(), revision)?;
+    plan.stale();
     plan.claims();
     plan.older();
     plan.foreign();
@@ -188,6 +189,27 @@ impl<'a> Plan<'a> {
             seen.records.iter().filter(move |record| lives(seen, record)).map(move |record| (host, seen, record))
         };
         self.seen().flat_map(of_host).collect()
+    }
+
+    /// What hosts remember for containers that are gone: nothing is written for them. What the book has is kept as it is.
+    fn stale(&mut self) {
+        let mut lines = String::new();
+        for (host, seen) in self.seen() {
+            let gone = |record: &&SeenRecord| seen.containers.iter().all(|found| found.name != record.container);
+            for record in seen.records.iter().filter(gone) {
+                if self.entry(record.address).is_some_and(|entry| entry.record.owner == record.owner) {
+                    continue;
+                }
+                let (address, container) = (record.address, harmless(&record.container));
+                let _ = writeln!(
+                    lines,
+                    "note   {host} remembers {address} of container {container}, which is gone: it binds nobody, and the next \
+                     `attach` in network {} there removes it",
+                    harmless(&record.network)
+                );
+            }
+        }
+        self.text.push_str(&lines);
     }
 
     /// Books that hosts plugged from and this one has not taken over yet.

@@ -11,6 +11,7 @@ mod port;
 mod segment;
 mod record;
 mod shim;
+mod stale;
 mod switch;
 mod trace;
 mod wanted;
@@ -278,7 +279,7 @@ impl Resource for Attach {
         }
         record::make_folders(hands, "plugging")?;
         let _lock = self.one_at_a_time(hands).await?;
-        self.refuse_other_books(hands)?;
+        self.refuse_other_books(hands).await?;
         let view = self.look(hands, Others::Look).await?;
         // Whoever had the lock before may have brought it about already.
         if between(&self.desired(), &self.state_of(&view)?).is_none() {

@@ -133,31 +133,9 @@ impl Attach {
     }
 
     /// Whether it was plugged from a book that this one has taken over, as it was then.
-    fn accepts_record(&self, record: &Record) -> bool {
+    pub(super) fn accepts_record(&self, record: &Record) -> bool {
         let (Some(store), Some(revision)) = (&record.store, record.revision) else { return false };
         self.accepted().is_ok_and(|all| all.iter().any(|(name, last)| name == store && revision <= *last))
-    }
-
-    /// Refuses a network whose addresses this host has from another book: two books can give the same address. Asked before a plug of a
-    /// run, not of the watcher: it only repeats what a run did.
-    pub(super) fn refuse_other_books(&self, probe: &Probe) -> Result<(), Failure> {
-        let Some(own) = self.store.as_ref().filter(|_| !self.adopt && self.state == AttachState::Present) else {
-            return Ok(());
-        };
-        let name = self.record_name();
-        let all = records(probe)?;
-        let other = all.iter().find(|(other, record)| {
-            let another = record.store.as_ref().is_some_and(|store| store != own);
-            *other != name && record.network == self.network && another && !self.accepts_record(record)
-        });
-        let Some((_, record)) = other else { return Ok(()) };
-        let store = record.store.as_deref().unwrap_or_default();
-        Err(Failure::new(format!(
-            "the address of container {} comes from address book {own}, and this host has {} of container {} on the same \
-             network from address book {store}",
-            self.container, record.address, record.container
-        ))
-        .hint("two books can give the same address: `fanli ip adopt` makes one of them, from what the hosts show"))
     }
 
     /// Writes down whose address this is before it is used.
@@ -182,8 +160,7 @@ impl Attach {
 
     /// Takes the record away.
     pub(super) fn forget(&self, hands: &Actuator) -> Result<(), Failure> {
-        let path = folder(hands).join(self.record_name());
-        if hands.exists(&path)? { hands.remove_file(&path) } else { Ok(()) }
+        remove(&self.record_name(), hands)
     }
 
     /// Held while something is plugged into the container: a play and the watcher never work on it at the same time.
@@ -203,6 +180,12 @@ fn folder(probe: &Probe) -> std::path::PathBuf {
 
 pub(super) fn make_folders(hands: &Actuator, name: &str) -> Result<(), Failure> {
     hands.own_dirs([hands.state_dir(), &hands.state_dir().join(name)])
+}
+
+/// Takes a record away.
+pub(super) fn remove(name: &str, hands: &Actuator) -> Result<(), Failure> {
+    let path = folder(hands).join(name);
+    if hands.exists(&path)? { hands.remove_file(&path) } else { Ok(()) }
 }
 
 fn read(probe: &Probe, name: &str) -> Result<Option<Record>, Failure> {
