@@ -47,10 +47,10 @@ pub(super) async fn judge(
             (Err(failure), _) => (failure, None),
         },
     };
-    if judged.in_rollout {
-        return Outcome::Failed(failure, change);
-    }
-    Outcome::Failed(judged.ready.kind.put_back(failure, &hands).await, change)
+    let kind = &judged.ready.kind;
+    let failure = kind.explain(failure, probe).await;
+    let failure = if judged.in_rollout { failure } else { kind.put_back(failure, &hands).await };
+    Outcome::Failed(failure, change)
 }
 
 /// Whether a step leaves something to confirm or to put back.

@@ -63,6 +63,9 @@ macro_rules! kinds {
             fn confirm(&self, hands: &Actuator) -> impl Future<Output = Result<(), Failure>> + Send {
                 async move { match self { $(Self::$name(kind) => kind.confirm(hands).await),+ } }
             }
+            fn explain(&self, failure: Failure, probe: &Probe) -> impl Future<Output = Failure> + Send {
+                async move { match self { $(Self::$name(kind) => kind.explain(failure, probe).await),+ } }
+            }
             fn put_back(&self, failure: Failure, hands: &Actuator) -> impl Future<Output = Failure> + Send {
                 async move { match self { $(Self::$name(kind) => kind.put_back(failure, hands).await),+ } }
             }

@@ -119,8 +119,12 @@ pub trait Resource: Sized + Send + Sync {
         async { Ok(()) }
     }
 
-    /// Brings back what there was before `apply`, as that failed or a step that belongs to it; adds to the failure what is known of why,
-    /// and what is there now.
+    /// Adds to the failure of `apply`, or of a step that belongs to it, what is known of why.
+    fn explain(&self, failure: Failure, _probe: &Probe) -> impl Future<Output = Failure> + Send {
+        async { failure }
+    }
+
+    /// Brings back what there was before `apply`, after such a failure; adds what is there now.
     fn put_back(&self, failure: Failure, _hands: &Actuator) -> impl Future<Output = Failure> + Send {
         async { failure }
     }

@@ -233,7 +233,7 @@ async fn steps(task: &Task, apply: bool, probe: &Probe, report: &mut Report) -> 
     };
     match done {
         Ok(()) => Ok(()),
-        Err(failure) => Err(kind.put_back(failure, &hands).await),
+        Err(failure) => Err(kind.put_back(kind.explain(failure, probe).await, &hands).await),
     }
 }
 

@@ -223,10 +223,15 @@ impl Container {
     }
 
     /// Whether another container than the declared one and its predecessor stands in its place: nothing was done to it.
-    async fn is_another(&self, spec: Option<&String>, docker: &Docker, probe: &Probe) -> bool {
+    async fn is_another(&self, docker: &Docker, probe: &Probe) -> bool {
         let Ok(Some(found)) = docker.container(&self.name).await else { return false };
         let noted = aside::Note::read(&self.name, probe).ok().flatten().is_some_and(|note| note.id == found.id);
-        found.labels.get(SPEC_LABEL) != spec && !noted
+        found.labels.get(SPEC_LABEL) != self.label().as_ref() && !noted
+    }
+
+    /// What is declared, as it stands on the container.
+    fn label(&self) -> Option<String> {
+        self.body().ok().and_then(|body| body.labels.get(SPEC_LABEL).cloned())
     }
 
     /// Makes the new container beside the old one, then lets it take its place.
@@ -448,14 +453,17 @@ impl Resource for Container {
         self.place().let_go(&self.lan_in_use(), &docker, hands).await
     }
 
+    async fn explain(&self, failure: Failure, probe: &Probe) -> Failure {
+        let Ok(docker) = probe.docker() else { return failure };
+        place::with_state(failure, &self.name, self.label().as_ref(), &docker, probe).await
+    }
+
     async fn put_back(&self, failure: Failure, hands: &Actuator) -> Failure {
         let docker = match hands.docker_hands() {
             Ok(docker) => docker,
             Err(wrong) => return failure.because(wrong),
         };
-        let spec = self.body().ok().and_then(|body| body.labels.get(SPEC_LABEL).cloned());
-        let failure = place::with_state(failure, &self.name, spec.as_ref(), &docker, hands).await;
-        if self.state == RunState::Absent || self.is_another(spec.as_ref(), &docker, hands).await {
+        if self.state == RunState::Absent || self.is_another(&docker, hands).await {
             return failure;
         }
         match self.place().bring_back(&docker, hands).await {

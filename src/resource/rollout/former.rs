@@ -224,13 +224,14 @@ impl Former {
         let name = &self.container;
         let place = ContainerPlace { name, run: before.running, grace: Duration::from_secs(before.stop_timeout) };
         let kept = aside(name, docker, hands).await?;
+        let mut runs_again = false;
         if kept.as_ref().map(identity).as_ref() == Some(&before.identity) {
             // The very one that was there before, with its files.
-            place.bring_back(docker, hands).await?;
+            runs_again = place.bring_back(docker, hands).await? == Some(true);
         }
         let found = place.reclaim(docker, hands).await?;
         if found.as_ref().map(identity).as_ref() == Some(&before.identity) {
-            if before.running {
+            if before.running && !runs_again {
                 // Docker may still be stopping it for a run that was killed: it would run now, and not a second later.
                 docker.stop(name, place.grace).await?;
                 docker.start(name).await?;
