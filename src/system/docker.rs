@@ -3,6 +3,8 @@
 //! Requests carry no version, so any daemon answers in its own; what comes back is read into the small structs here, because
 //! the client's own types refuse a whole answer when one word in it is new to them.
 
+mod raw;
+
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::ops::Deref;
@@ -19,9 +21,9 @@ use bollard::query_parameters::{
 };
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use self::raw::{RawContainer, RawContainerSummary, RawDockerNetwork, RawImage, RawImageSummary, published};
 use super::waiting::waiting;
 use super::{Actuator, Probe};
 use crate::failure::{Context, Failure};
@@ -164,170 +166,6 @@ pub struct Build {
     pub labels: BTreeMap<String, String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawContainer {
-    id: String,
-    name: String,
-    image: String,
-    #[serde(default)]
-    restart_count: u64,
-    state: RawState,
-    config: RawConfig,
-    host_config: RawHost,
-    #[serde(default)]
-    network_settings: RawNetwork,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
-struct RawState {
-    status: String,
-    pid: u32,
-    started_at: String,
-    exit_code: i64,
-    error: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawConfig {
-    labels: Option<BTreeMap<String, String>>,
-    entrypoint: Option<Vec<String>>,
-    cmd: Option<Vec<String>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawHost {
-    network_mode: String,
-    memory: i64,
-    nano_cpus: i64,
-    restart_policy: RawRestart,
-    memory_swap: i64,
-    memory_reservation: i64,
-    cpu_shares: i64,
-    cpu_period: i64,
-    cpu_quota: i64,
-    cpuset_cpus: String,
-    cpuset_mems: String,
-    pids_limit: Option<i64>,
-    blkio_weight: i64,
-    mounts: Option<Vec<RawMount>>,
-}
-
-impl RawHost {
-    /// The limits beside `memory`, `cpus` and `restart` that are not as fanli makes a container.
-    fn other_limits(&self) -> Vec<String> {
-        let number = |name: &str, value: i64| (value != 0).then(|| format!("{name} {value}"));
-        let text = |name: &str, value: &str| (!value.is_empty()).then(|| format!("{name} {value}"));
-        // No swap on top of the memory. A kernel that does not count swap makes it -1.
-        let swap = Some(self.memory_swap).filter(|swap| *swap > 0 && *swap != self.memory);
-        let pids = self.pids_limit.filter(|most| *most > 0);
-        let all = [
-            swap.map(|swap| format!("memory-swap {swap}")),
-            number("memory-reservation", self.memory_reservation),
-            number("cpu-shares", self.cpu_shares),
-            number("cpu-period", self.cpu_period),
-            number("cpu-quota", self.cpu_quota),
-            text("cpuset-cpus", &self.cpuset_cpus),
-            text("cpuset-mems", &self.cpuset_mems),
-            pids.map(|most| format!("pids-limit {most}")),
-            number("blkio-weight", self.blkio_weight),
-            number("restart-retries", self.restart_policy.maximum_retry_count),
-        ];
-        all.into_iter().flatten().collect()
-    }
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawMount {
-    #[serde(rename = "Type")]
-    kind: String,
-    source: String,
-    target: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawRestart {
-    name: String,
-    maximum_retry_count: i64,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawNetwork {
-    sandbox_key: String,
-    ports: Option<BTreeMap<String, Option<Vec<RawBinding>>>>,
-    networks: Option<BTreeMap<String, RawEndpoint>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawBinding {
-    host_port: String,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawEndpoint {
-    #[serde(rename = "IPAddress")]
-    address: String,
-}
-
-/// `80/tcp` bound to 8080 as a pair; once, though a binding stands there for IPv4 and IPv6.
-fn published(ports: &BTreeMap<String, Option<Vec<RawBinding>>>) -> Vec<(u16, u16)> {
-    let number = |text: &str| text.split('/').next().unwrap_or_default().parse::<u16>().ok();
-    let mut found: Vec<(u16, u16)> = ports
-        .iter()
-        .flat_map(|(inside, bindings)| bindings.iter().flatten().map(move |binding| (inside, binding)))
-        .filter_map(|(inside, binding)| Some((number(&binding.host_port)?, number(inside)?)))
-        .collect();
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawImage {
-    id: String,
-    repo_tags: Option<Vec<String>>,
-    #[serde(default)]
-    config: Option<RawConfig>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawImageSummary {
-    id: String,
-    repo_tags: Option<Vec<String>>,
-    labels: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    created: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawContainerSummary {
-    #[serde(rename = "ImageID")]
-    image_id: String,
-    names: Option<Vec<String>>,
-    #[serde(default)]
-    mounts: Option<Vec<RawMountPoint>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase", default)]
-struct RawMountPoint {
-    source: String,
-    #[serde(rename = "RW")]
-    writable: bool,
-}
-
 /// What is known of one of the daemon's own networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerNetwork {
@@ -339,32 +177,6 @@ pub struct DockerNetwork {
     pub subnets: Vec<String>,
     /// The host's link that it stands on, where its driver has one.
     pub parent: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawDockerNetwork {
-    name: String,
-    #[serde(default)]
-    driver: String,
-    #[serde(rename = "IPAM", default)]
-    ipam: Option<RawIpam>,
-    #[serde(default)]
-    options: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawIpam {
-    #[serde(default)]
-    config: Option<Vec<RawIpamConfig>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct RawIpamConfig {
-    #[serde(default)]
-    subnet: Option<String>,
 }
 
 impl Probe {
