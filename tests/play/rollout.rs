@@ -86,7 +86,7 @@ fn no_batch_takes_more_nodes_than_may_be_down() {
     // A graceful reload takes nobody out of traffic.
     let text = rollout("/data/{{ node.name }}", "[1, 100%]");
     let (before, rest) = text.split_once("  drain on").unwrap();
-    let graceful = format!("{before}{}", rest.split_once("\n").unwrap().1);
+    let graceful = format!("{before}{}", rest.split_once('\n').unwrap().1);
     assert_eq!(batches(&planned(&graceful, "x\n", |_| {}).unwrap()).iter().map(Vec::len).collect::<Vec<_>>(), [1, 5]);
     let wrong = rollout("/data/x", "1").replace("  settle", "max_down = 0%\n  settle");
     let said = planned(&wrong, "x\n", |_| {}).unwrap_err();
