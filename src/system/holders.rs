@@ -73,8 +73,8 @@ impl Probe {
             known.remove(&(own.dev(), own.ino()));
         }
         let mut found = Vec::new();
-        for (path, holders) in known.into_values() {
-            let Ok(file) = File::open(&path) else { continue };
+        for (place, (path, holders)) in known {
+            let Some(file) = open(place, &path) else { continue };
             let inside = self.netlink(Some(&Namespace::of(file)))?;
             let links = inside.links().await;
             inside.close().await;
@@ -94,8 +94,8 @@ impl Probe {
     pub async fn keepers(&self, number: Number) -> Result<Vec<Holder>, Failure> {
         let host = self.netlink(None)?;
         let mut found = Vec::new();
-        for (path, holders) in namespaces().known.into_values() {
-            let Ok(file) = File::open(&path) else { continue };
+        for (place, (path, holders)) in namespaces().known {
+            let Some(file) = open(place, &path) else { continue };
             if host.number_of(&file).await? == Some(number) {
                 found = holders;
                 break;
@@ -117,13 +117,21 @@ impl Actuator {
     /// # Errors
     /// The kernel refuses it.
     pub async fn number_networks(&self, host: &NetlinkHands) -> Result<(), Failure> {
-        for (path, _) in namespaces().known.into_values() {
-            if let Ok(file) = File::open(&path) {
+        for (place, (path, _)) in namespaces().known {
+            if let Some(file) = open(place, &path) {
                 host.number(&file).await?;
             }
         }
         Ok(())
     }
+}
+
+/// The namespace that was seen at a path; `None` when it is gone, and the path leads to something else by now: a descriptor's number is
+/// used again, and where a namespace was mounted a plain file stays.
+fn open(place: Place, path: &Path) -> Option<File> {
+    let file = File::open(path).ok()?;
+    let now = file.metadata().ok()?;
+    ((now.dev(), now.ino()) == place).then_some(file)
 }
 
 fn inode(namespace: &Namespace) -> Option<std::fs::Metadata> {
@@ -192,5 +200,14 @@ mod tests {
                     214 212 0:4 mnt:[4026532179] /rootfs/run/snapd/ns/lxd.mnt rw - nsfs nsfs rw\n";
         assert_eq!(mounted_networks(text), [(4_026_532_178, "/rootfs/run/docker/netns/b9deb2533639".to_owned())]);
         assert_eq!(mounted_networks("what is this"), []);
+    }
+
+    #[test]
+    fn what_is_something_else_by_now_is_not_opened() {
+        let own = Path::new("/proc/self/ns/net");
+        let seen = std::fs::metadata(own).unwrap();
+        assert!(open((seen.dev(), seen.ino()), own).is_some());
+        assert!(open((seen.dev(), seen.ino()), Path::new("/proc/self/status")).is_none());
+        assert!(open((seen.dev(), seen.ino()), Path::new("/nowhere")).is_none());
     }
 }
