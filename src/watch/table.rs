@@ -334,6 +334,8 @@ impl Table {
                 let why = match (&cause, was) {
                     (Cause::Started, Condition::Unknown) => "container started".to_owned(),
                     (Cause::Begin | Cause::Docker, _) if condition == Condition::Stopped => Cause::Ended.show(),
+                    // It ended, and runs again by the time it is looked at.
+                    (Cause::Ended | Cause::Silence, _) if condition == Condition::Plugged => Cause::Started.show(),
                     _ => cause.show(),
                 };
                 if let Some(done) = &done {
