@@ -186,6 +186,8 @@ rollout "configuration" on nodes.web batch [1, 25%, 100%] {
         "/usr/local/supervisor/current/supervisord.conf",
       ]
       requests = [{ path = "/ping" }]
+
+      ready_within = 15s
     }
   }
 

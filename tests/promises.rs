@@ -32,11 +32,12 @@ fn page(name: &str) -> String {
 }
 
 #[test]
-fn all_twelve_of_each_page_have_tests() {
+fn all_of_each_page_have_tests() {
     for name in PAGES {
         let all = promises(&page(name));
         let numbers: Vec<u32> = all.iter().map(|(number, _)| *number).collect();
-        assert_eq!(numbers, (1..=12).collect::<Vec<_>>(), "{name}");
+        let last = u32::try_from(numbers.len()).unwrap();
+        assert!(last >= 12 && numbers.iter().copied().eq(1..=last), "{name}: {numbers:?}");
         for (number, tests) in all {
             assert!(!tests.is_empty(), "{name}: promise {number} has no test");
             for test in tests {
