@@ -35,6 +35,7 @@ mod image;
 mod facts;
 mod kill;
 mod lab;
+mod logins;
 mod tier;
 mod mode_plays;
 mod mode_switch;
