@@ -13,15 +13,19 @@ use super::channel::Order;
 use super::rollout::SETTLE;
 use crate::event::{Event, EventKind, Outcome, StepRef, Tally, Target};
 use crate::failure::{Failure, FailureKind};
-use crate::plan::{Arg, HostPlan, Stage, Step, TargetPlan};
+use crate::plan::{HostPlan, Stage};
 use crate::remote::wire::LockAnswer;
-use crate::value::{Digest, Map, Value};
+use crate::value::{Digest, Map};
 
+mod steps;
 #[cfg(test)]
 mod tests;
 
-/// How much longer than its own limit a step may take until the host says that it is over: the limit `grace`.
-pub(super) const GRACE: Duration = Duration::from_secs(60);
+use steps::{Ahead, Cursor, advance, has_log, may_end, name_of, same, served_of};
+
+/// How much longer than its own limit a step may take until the host says that it is over: the limit `grace`. What it changed may be
+/// put back in that time.
+pub(super) const GRACE: Duration = Duration::from_secs(300);
 
 /// How long a host may take to begin its next step, or to end its stage: the limit `next step`.
 pub(super) const NEXT: Duration = Duration::from_secs(300);
@@ -66,41 +70,6 @@ pub(super) struct Protocol {
 struct Running {
     step: StepRef,
     limit: Duration,
-}
-
-/// How far a stage is.
-#[derive(Clone, Default)]
-struct Cursor {
-    /// The target, by its place, and whether a step of it was seen.
-    target: usize,
-    entered: bool,
-    /// Its next step, and whether one failed so that no more follow.
-    step: usize,
-    broken: bool,
-    /// Its next handler, and the next step in it once it has begun.
-    handler: usize,
-    inside: Option<usize>,
-    /// Handlers that must run.
-    notified: BTreeSet<String>,
-    /// Whether it failed, and all targets that did in this stage.
-    failed: bool,
-    all_failed: Vec<Target>,
-}
-
-impl Cursor {
-    fn next_target(&mut self) {
-        let all_failed = std::mem::take(&mut self.all_failed);
-        *self = Self { target: self.target + 1, all_failed, ..Self::default() };
-    }
-}
-
-/// A step that may come next, and where it stands.
-struct Ahead<'p> {
-    step: &'p Step,
-    target: &'p Target,
-    handler: bool,
-    /// Whether nothing else may come before it.
-    must: bool,
 }
 
 /// The failure of a host that said what it may not.
@@ -506,104 +475,5 @@ impl Protocol {
         }
         self.ended = true;
         Ok(())
-    }
-}
-
-/// Goes past a step that has ended. True when it failed in a way that counts.
-fn advance(cursor: &mut Cursor, plan: &TargetPlan, step: &Step, in_handler: bool, outcome: &Outcome) -> bool {
-    let touched = matches!(
-        outcome,
-        Outcome::Changed(_)
-            | Outcome::Ran
-            | Outcome::WouldChange(_)
-            | Outcome::WouldRun
-            | Outcome::Failed(_, Some(_))
-            | Outcome::Ignored(_, Some(_))
-    );
-    if touched {
-        cursor.notified.extend(step.notify.iter().cloned());
-    }
-    let failed = matches!(outcome, Outcome::Failed(..));
-    if !in_handler {
-        cursor.step += 1;
-        cursor.broken = failed;
-        return failed;
-    }
-    let next = cursor.inside.unwrap_or(0) + 1;
-    let handler = plan.handlers.get(cursor.handler);
-    let over = handler.is_none_or(|handler| handler.steps.len() <= next);
-    if failed || over {
-        if let Some(handler) = handler.filter(|_| !failed) {
-            cursor.notified.remove(&handler.name);
-        }
-        cursor.handler += 1;
-        cursor.inside = None;
-    } else {
-        cursor.inside = Some(next);
-    }
-    failed
-}
-
-/// Whether what the host says of a step is what its plan says.
-fn same(said: &StepRef, step: &Step, target: &Target, play: &str, handler: bool) -> Result<(), String> {
-    let title = match &step.title {
-        Arg::Ready(value) => value.to_string() == said.title,
-        Arg::Late(_) => true,
-    };
-    if said.target != *target {
-        return Err(format!("its plan has that step for {target}"));
-    }
-    if said.kind != step.kind || said.at != step.at || said.play != play || said.handler != handler || !title {
-        return Err(format!("its plan has `{}` at {} there", step.kind, step.at));
-    }
-    Ok(())
-}
-
-/// Whether a step may end so.
-fn may_end(step: &Step, outcome: &Outcome, started: bool, check: bool) -> Result<(), &'static str> {
-    match outcome {
-        Outcome::Changed(_) | Outcome::Ran if check => Err("this run only looks"),
-        Outcome::WouldChange(_) | Outcome::WouldRun | Outcome::Unknown(_) if !check => {
-            Err("this run does not only look")
-        }
-        Outcome::Failed(..) if step.ignore_failure => Err("its failure is ignored"),
-        Outcome::Ignored(..) if !step.ignore_failure => Err("its failure is not ignored"),
-        Outcome::Skipped(_) if step.when.is_empty() => Err("it has no condition"),
-        Outcome::Skipped(_) if started => Err("it had begun"),
-        Outcome::Skipped(_) | Outcome::Unknown(_) | Outcome::Failed(_, None) | Outcome::Ignored(_, None) => Ok(()),
-        _ if !started => Err("it never began"),
-        _ => Ok(()),
-    }
-}
-
-/// The nodes of which a step tells what they served.
-fn served_of(output: &Map) -> impl Iterator<Item = &String> {
-    let served = match output.get("served") {
-        Some(Value::Map(nodes)) => Some(nodes.keys()),
-        _ => None,
-    };
-    served.into_iter().flatten()
-}
-
-fn has_log(step: &Step, node: &str) -> bool {
-    matches!(step.args.get("logs"), Some(Arg::Ready(Value::Map(logs))) if logs.contains_key(node))
-}
-
-/// The name of an event, as the stream for machines has it.
-fn name_of(kind: &EventKind) -> &'static str {
-    match kind {
-        EventKind::RunStarted { .. } => "run_started",
-        EventKind::HostConnected { .. } => "host_connected",
-        EventKind::StageStarted { .. } => "stage_started",
-        EventKind::BatchLeftOut { .. } => "batch_left_out",
-        EventKind::Rollout { .. } => "rollout",
-        EventKind::StepStarted { .. } => "step_started",
-        EventKind::Progress { .. } => "progress",
-        EventKind::StepFinished { .. } => "step_finished",
-        EventKind::StageFinished { .. } => "stage_finished",
-        EventKind::Warning { .. } => "warning",
-        EventKind::HostFinished { .. } => "host_finished",
-        EventKind::HostLost { .. } => "host_lost",
-        EventKind::RunFinished { .. } => "run_finished",
     }
 }

@@ -183,7 +183,10 @@ const MOST_FIELDS: usize = 500;
 
 fn change_of(outcome: &mut Outcome) -> Option<&mut Change> {
     match outcome {
-        Outcome::Changed(change) | Outcome::WouldChange(change) | Outcome::Failed(_, Some(change)) => Some(change),
+        Outcome::Changed(change)
+        | Outcome::WouldChange(change)
+        | Outcome::Failed(_, Some(change))
+        | Outcome::Ignored(_, Some(change)) => Some(change),
         _ => None,
     }
 }

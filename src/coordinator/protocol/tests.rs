@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::change::{Change, Verb};
 use crate::event::{RolloutNews, Verdict};
-use crate::plan::{Handler, Late, LateSource, RunOptions};
+use crate::plan::{Arg, Handler, Late, LateSource, RunOptions, Step, TargetPlan};
 use crate::source::Span;
 use crate::syntax::ast::{Expr, ExprKind};
+use crate::value::Value;
 
 const HOST: &str = "h1";
 
