@@ -139,6 +139,23 @@ impl Actuator {
         Ok(Staged { dir, temp, place, shown, seen })
     }
 
+    /// Opens a regular file to add to it, made with mode 0640 when it is missing. Links at the end as in
+    /// [`Probe::read`](super::Probe::read); never waits.
+    pub fn append(&self, path: impl AsRef<Path>) -> Result<File, Failure> {
+        let path = path.as_ref();
+        let missing = || Failure::new(format!("the directory of {} does not exist", path.display()));
+        let place = self.place(path, Last::Follow)?.ok_or_else(missing)?.named()?;
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let opened = openat(&place.dir, &place.name, flags, Mode::RUSR | Mode::WUSR | Mode::RGRP);
+        let file = File::from(opened.map_err(|errno| failed("open", path, errno))?);
+        let found = entry_of(&file).map_err(|errno| failed("look at", path, errno))?;
+        match found.kind {
+            EntryKind::File => Ok(file),
+            kind => Err(Failure::new(format!("{} is {}, not a file", path.display(), kind.show()))),
+        }
+    }
+
     /// Makes a link, or turns an existing one; atomically. Anything else at the path is refused.
     pub fn symlink(&self, path: impl AsRef<Path>, target: impl AsRef<OsStr>) -> Result<(), Failure> {
         let (path, target) = (path.as_ref(), target.as_ref());

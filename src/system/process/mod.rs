@@ -224,8 +224,7 @@ impl Actuator {
     /// # Errors
     /// It cannot be started, or its log cannot be opened.
     pub fn start_daemon(&self, program: &Program, log: &Path) -> Result<u32, Failure> {
-        let open = || std::fs::File::options().append(true).create(true).mode(0o640).open(log);
-        let out = open().with_context(|| format!("cannot open the log {}", log.display()))?;
+        let out = self.append(log).map_err(|failure| failure.within("the log cannot be opened"))?;
         let err = out.try_clone().with_context(|| format!("cannot open the log {}", log.display()))?;
         // `setsid` and nothing of ours: no group that is killed with the helper, no terminal, no pipe.
         let mut command = std::process::Command::new("setsid");

@@ -64,7 +64,7 @@ impl Probe {
 
     /// A failure with the last lines of the daemon's log.
     pub fn with_log(&self, failure: Failure, daemon: &Daemon) -> Failure {
-        told(failure, daemon.log, 0)
+        told(self, failure, daemon.log, 0)
     }
 
     fn by_pid_file(&self, daemon: &Daemon, program: &Path) -> Result<Option<u32>, Failure> {
@@ -92,7 +92,7 @@ impl Actuator {
     pub async fn daemon_up(&self, daemon: &Daemon<'_>, limit: (&str, Duration)) -> Result<u32, Failure> {
         let program = self.daemon_program(daemon)?;
         let begun = Instant::now();
-        let log_end = std::fs::metadata(daemon.log).map_or(0, |meta| meta.len());
+        let log_end = self.stat_following(daemon.log)?.map_or(0, |entry| entry.size);
         let mut child = None;
         if self.daemon(daemon)?.is_empty() {
             if let Some(stale) = daemon.pid_file {
@@ -119,7 +119,7 @@ impl Actuator {
             // Twice: a program that detaches itself may just be handing over.
             if gone > 1 {
                 let failure = Failure::new(format!("`{shown}` ended right after its start"));
-                return Err(told(failure, daemon.log, log_end));
+                return Err(told(self, failure, daemon.log, log_end));
             }
             if begun.elapsed() >= limit.1 {
                 let mut failure = Failure::timeout(limit.0, limit.1).within(format!("`{shown}` is not up"));
@@ -128,7 +128,7 @@ impl Actuator {
                 } else if let (false, Some(path)) = (written, daemon.pid_file) {
                     failure = failure.because(format!("it lives, but has not written its pid file {path}"));
                 }
-                return Err(told(failure, daemon.log, log_end));
+                return Err(told(self, failure, daemon.log, log_end));
             }
         }
     }
@@ -187,15 +187,15 @@ fn strayed(failure: Failure, pid: u32) -> Failure {
 }
 
 /// The failure with what the log has since then.
-fn told(failure: Failure, log: &str, since: u64) -> Failure {
-    match last_lines(log, since) {
+fn told(probe: &Probe, failure: Failure, log: &str, since: u64) -> Failure {
+    match last_lines(probe, log, since) {
         Some(lines) => failure.because(format!("its log {log} ends with\n{lines}")),
         None => failure.because(format!("its log {log} says nothing")),
     }
 }
 
-fn last_lines(log: &str, since: u64) -> Option<String> {
-    let mut file = File::open(log).ok()?;
+fn last_lines(probe: &Probe, log: &str, since: u64) -> Option<String> {
+    let mut file = probe.open(log).ok()??;
     let end = file.metadata().ok()?.size();
     // A log that was cut meanwhile is told from its beginning.
     let since = if end < since { 0 } else { since };
