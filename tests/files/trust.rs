@@ -53,6 +53,7 @@ fn no_link_is_followed_in_what_a_container_mounts_writable() {
             hands.replace(&through, b"x", Attrs::default()).unwrap_err(),
             hands.make_dir(&new, Attrs { uid: Some(501), ..Attrs::default() }).unwrap_err(),
             hands.set_attrs(&through, Attrs::mode(0o777)).unwrap_err(),
+            hands.append(&through).unwrap_err(),
             hands.symlink(&new, "x").unwrap_err(),
             hands.remove_file(&through).unwrap_err(),
             hands.remove_tree(&new).unwrap_err(),
