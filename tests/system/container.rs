@@ -203,7 +203,7 @@ fn a_container_is_made_kept_and_mended() {
 
     // What any container mounts writable, stopped ones too, leads nowhere, though root has made its link.
     host.must("mkdir -p /run/fdk/logs /data/victim; docker run -d --name fdk-e --net none -v /run/fdk:/x fanli/example:1 sleep 600");
-    host.must("docker exec fdk-e ln -s /data/victim /x/logs/eagle; docker stop -t 0 fdk-e");
+    host.must("docker exec fdk-e busybox ln -s /data/victim /x/logs/eagle; docker stop -t 0 fdk-e");
     let through = task("file", [("path", text("/run/fdk/logs/eagle/motd")), ("content", text("x"))]);
     let failure = drive.one(&through).failed().to_string();
     assert!(
