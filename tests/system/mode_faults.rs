@@ -5,6 +5,7 @@
 
 use fanli::value::{Map, Value};
 
+use crate::common::chance::soak;
 use crate::docker_hosts::{Host, Hosts};
 use crate::drive::{Report, Task};
 use crate::faults::{calls, hit, some_of, strace};
@@ -75,12 +76,16 @@ impl Case<'_> {
             }
             let (mut hits, mut failures) = (0, 0);
             for number in some_of(most, 2) {
-                good(drive.run(self.before), self.what);
-                let at = format!("{}: {call}:{inject}:when={number}", self.what);
-                let done = strace(host, call, Some(&format!("{inject}:when={number}")), &log).try_run(self.tasks);
-                if !hit(&log) {
-                    continue;
-                }
+                // A run may wait less, and so ask less often, than the one that was counted. A sample goes for an earlier call then.
+                let tries = if soak() { 1 } else { 3 };
+                let mut at_calls = (0..tries).map(|less| (number * (4 - less) / 4).max(1));
+                let found = at_calls.find_map(|number| {
+                    good(drive.run(self.before), self.what);
+                    let at = format!("{}: {call}:{inject}:when={number}", self.what);
+                    let done = strace(host, call, Some(&format!("{inject}:when={number}")), &log).try_run(self.tasks);
+                    hit(&log).then_some((at, done))
+                });
+                let Some((at, done)) = found else { continue };
                 hits += 1;
                 let failed = |reports: &Vec<Report>| reports.iter().any(|report| report.failure.is_some());
                 failures += u32::from(done.as_ref().is_none_or(failed));

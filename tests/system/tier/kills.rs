@@ -40,6 +40,8 @@ fn strangers(host: &str) -> Vec<String> {
         "fanli watch --every",
         "for process in",
         "docker-proxy",
+        "haproxy -W ",
+        "/usr/sbin/haproxy ",
     ];
     let gone = |line: &str| line.split_once(' ').is_none_or(|(_, command)| command.trim().is_empty());
     assert!(all.contains("dockerd"), "{host}: {all}");

@@ -76,8 +76,10 @@ fn b1_without_a_watcher_exactly_the_interface_is_mended_by_the_next_run() {
     let (name, address) = nodes("lab1").remove(0);
     on("lab1", &format!("/etc/init.d/fanli-watch stop && docker restart {name}"));
     assert!(!in_node("lab1", &name, "ip -o link").contains("eth0"), "docker restart was seen to lose the interface");
+    // The rollout takes the node out of traffic and back, and remembers what it was.
+    let of_rollout = ["backend", "former"];
     let what = |run: &Play| {
-        let differing = run.differing().into_iter();
+        let differing = run.differing().into_iter().filter(|step| !of_rollout.contains(&step.kind.as_str()));
         differing.map(|step| (step.target.clone(), step.kind.clone())).collect::<Vec<_>>()
     };
     let both = [("lab1".to_owned(), "watcher".to_owned()), (name.clone(), "attach".to_owned())];
