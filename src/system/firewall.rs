@@ -48,11 +48,22 @@ impl Probe {
             return Ok(Passage::Unfiltered);
         }
         for chain in ["DOCKER-USER", "FORWARD"] {
-            if self.ask(&iptables().args(["-C", chain]).args(rule(bridge))).await?.success() {
+            if self.has_rule(chain, bridge).await? {
                 return Ok(Passage::Open);
             }
         }
         Ok(Passage::Closed)
+    }
+
+    /// Whether a chain has the rule for this bridge. iptables ends with 1 where it, or the chain, is missing; an answer that could not be
+    /// had is no such answer.
+    async fn has_rule(&self, chain: &str, bridge: &str) -> Result<bool, Failure> {
+        let asked = self.ask(&iptables().args(["-C", chain]).args(rule(bridge))).await?;
+        match asked.code {
+            0 => Ok(true),
+            1 => Ok(false),
+            _ => Err(asked.failure().within(format!("cannot look at the firewall's chain {chain}"))),
+        }
     }
 }
 
@@ -78,8 +89,7 @@ impl Actuator {
             return Ok(());
         }
         for chain in ["DOCKER-USER", "FORWARD"] {
-            let there = iptables().args(["-C", chain]).args(rule(bridge));
-            while self.ask(&there).await?.success() {
+            while self.has_rule(chain, bridge).await? {
                 let delete = iptables().args(["-D", chain]).args(rule(bridge));
                 self.run(&delete).await?.expect_success()?;
             }
