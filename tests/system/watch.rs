@@ -36,6 +36,8 @@ fn a_container_that_restarts_is_plugged_again() {
     let (host, drive) = (watched.host(), watched.host().drive());
     let plug = attach("fwt-a1", "10.99.0.11", &[("gateway", Value::Ip("10.99.0.254".parse().unwrap()))]);
     drive.run(&[web("fwt-a1"), plug.clone(), web("fwt-a2"), attach("fwt-a2", "10.99.0.12", &[])]);
+    // A watcher asks for the events of the two seconds before its start, too: how the container got its name is none of them then.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
     let watcher = Watcher::start(host, &[]);
     let pid = watcher.child.id();
     watcher.says("the Docker daemon answers");
