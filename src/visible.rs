@@ -17,6 +17,20 @@ pub fn count(number: impl Copy + Display + From<u8> + PartialEq, what: &str) -> 
     format!("{number} {what}{end}")
 }
 
+/// Returns the first `most` bytes of a text, up to a whole character.
+pub fn first_bytes(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or(text)
+}
+
+/// Returns the first `most` characters of a text, with `…` where there are more.
+pub fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 /// Text fit for a message: what cannot be seen, or would move the cursor, is written out.
 pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

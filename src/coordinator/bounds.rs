@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::event::{Event, EventKind};
 use crate::failure::Failure;
+use crate::visible::{first_bytes, shortened};
 
 /// The longest line, and the longest text, in bytes.
 const MOST_LINE: usize = 4 * 1024;
@@ -92,16 +93,12 @@ pub(super) fn cut_failure(failure: &mut Failure) {
 
 fn cut(text: &mut String, most: usize) {
     if text.len() > most {
-        let end = (0..=most).rev().find(|end| text.is_char_boundary(*end));
-        text.truncate(end.unwrap_or(0));
+        text.truncate(first_bytes(text, most).len());
         text.push('…');
     }
 }
 
 /// The beginning of a name.
 pub(super) fn short(name: &str) -> String {
-    match name.char_indices().nth(MOST_NAME) {
-        Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
-        None => name.to_owned(),
-    }
+    shortened(name, MOST_NAME)
 }

@@ -9,6 +9,7 @@ use super::bounded;
 use super::pulse::Pulse;
 use super::wire::{MAGIC, MOST_FRAME, MOST_MEMORY, MOST_NOISE, VERSION};
 use crate::failure::{Failure, FailureKind};
+use crate::visible::shortened;
 
 /// How many characters of other programs' words a message repeats.
 const MOST_SAID: usize = 300;
@@ -121,11 +122,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     /// The beginning of what was read, for a message.
     fn said(&self) -> String {
         let text = String::from_utf8_lossy(&self.ahead);
-        let text = text.trim();
-        match text.char_indices().nth(MOST_SAID) {
-            Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-            None => text.to_owned(),
-        }
+        shortened(text.trim(), MOST_SAID)
     }
 
     /// The next message; `None` at the end of the stream.

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 use crate::system::http::{Answer, MOST_BODY, Request, check_header, check_url};
 use crate::system::{Actuator, Probe};
 use crate::value::{Map, Value};
+use crate::visible::first_bytes;
 
 /// How much of a body the result keeps, and a failure shows, in bytes.
 const KEPT: usize = 64 * 1024;
@@ -96,12 +97,12 @@ impl Http {
             && !text.contains(wanted.as_str())
         {
             let place = if answer.cut { "the first 1 MiB of the body does" } else { "the body does" };
-            let wanted = clip(wanted, SHOWN);
+            let wanted = first_bytes(wanted, SHOWN);
             return Err(Failure::new(format!("{place} not hold `{wanted}`")).because(said(&text)));
         }
         Ok(Map::from([
             ("status".to_owned(), Value::Int(answer.status.into())),
-            ("body".to_owned(), Value::from(clip(&text, KEPT))),
+            ("body".to_owned(), Value::from(first_bytes(&text, KEPT))),
             ("took".to_owned(), Value::Duration(answer.took)),
         ]))
     }
@@ -111,17 +112,11 @@ impl Http {
 pub(super) fn said(body: &str) -> String {
     let line = body.split_whitespace().collect::<Vec<_>>().join(" ");
     let line: String = line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    match clip(&line, SHOWN) {
+    match first_bytes(&line, SHOWN) {
         "" => "it had no body".to_owned(),
         all if all.len() == line.len() => format!("it said `{all}`"),
         first => format!("it said `{first}…`"),
     }
-}
-
-/// The first bytes of a text, up to a whole sign.
-fn clip(text: &str, most: usize) -> &str {
-    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
-    text.get(..end.unwrap_or(0)).unwrap_or(text)
 }
 
 impl Resource for Http {

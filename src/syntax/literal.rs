@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::grammar::Rule;
 use crate::value::Value;
+use crate::visible::shortened;
 
 /// What is wrong with a literal, and the way out.
 #[derive(Debug, PartialEq, Eq)]
@@ -245,8 +246,5 @@ fn unknown(text: &str) -> Wrong {
 
 /// A text fit for a message: its first 60 characters.
 pub(super) fn short(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
-    }
+    shortened(text, 60)
 }
