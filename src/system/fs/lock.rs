@@ -68,11 +68,8 @@ async fn until_locked(path: &Path, note: Note<'_>, wait: Duration) -> Result<Att
             Ok(()) => break,
             Err(std::fs::TryLockError::WouldBlock) if Instant::now() < until => tokio::time::sleep(RETRY).await,
             Err(std::fs::TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = file.rewind();
-                let _ = Read::by_ref(&mut file).take(MOST_NOTE).read_to_string(&mut holder);
-                let holder = holder.trim();
-                return Ok(Attempt::Held(if holder.is_empty() { "another process" } else { holder }.to_owned()));
+                let holder = read_note(&mut file);
+                return Ok(Attempt::Held(if holder.is_empty() { "another process".to_owned() } else { holder }));
             }
             Err(std::fs::TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
@@ -97,15 +94,18 @@ pub fn holder(path: impl AsRef<Path>) -> Result<Option<String>, Failure> {
     };
     match file.try_lock_shared() {
         Ok(()) => Ok(None),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            let mut note = String::new();
-            let _ = Read::by_ref(&mut file).take(MOST_NOTE).read_to_string(&mut note);
-            Ok(Some(note.trim().to_owned()))
-        }
+        Err(std::fs::TryLockError::WouldBlock) => Ok(Some(read_note(&mut file))),
         Err(std::fs::TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("cannot look at the lock {}", path.display()))
         }
     }
+}
+
+fn read_note(file: &mut File) -> String {
+    let mut note = String::new();
+    let _ = file.rewind();
+    let _ = file.take(MOST_NOTE).read_to_string(&mut note);
+    note.trim().to_owned()
 }
 
 fn open_lock(path: &Path) -> Result<File, Failure> {
