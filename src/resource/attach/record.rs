@@ -463,10 +463,7 @@ impl Resource for Parted {
         self.recorded.refuse_outdated(hands)?;
         let left = self.left(hands).await?;
         let host = hands.netlink_hands(None)?;
-        let mut done = attach.remove_old(&left, &host, hands).await;
-        if let (Ok(()), Some(route)) = (&done, attach.own_shim_route(&left)) {
-            done = host.remove_route(route).await;
-        }
+        let done = attach.remove_left(&left, &host, hands).await;
         host.close().await;
         done.map(|()| Map::new())
     }

@@ -49,10 +49,11 @@ async fn remove(gone: &[&(String, Record)], hands: &Actuator) -> Result<(), Fail
     for (name, old) in gone {
         let attach = Attach::from_args(old.args.clone()).ok().filter(|attach| attach.check().is_ok());
         if let Some(attach) = attach.filter(|attach| !attach.by_docker()) {
+            let left = attach.look_for_left(hands).await?;
             let host = hands.netlink_hands(None)?;
-            let left = attach.remove_left(&host, hands).await;
+            let done = attach.remove_left(&left, &host, hands).await;
             host.close().await;
-            left?;
+            done?;
         }
         record::remove(name, hands)?;
         hands.progress(&format!("forgot {} of container {}, which is gone", old.address, old.container), None);
@@ -61,14 +62,19 @@ async fn remove(gone: &[&(String, Record)], hands: &Actuator) -> Result<(), Fail
 }
 
 impl Attach {
-    async fn remove_left(&self, host: &NetlinkHands, hands: &Actuator) -> Result<(), Failure> {
-        let probe: &Probe = hands;
+    /// What is left on the host of a container that is gone.
+    async fn look_for_left(&self, probe: &Probe) -> Result<View, Failure> {
         let mut view = View::default();
         self.look_at_host(probe, &mut view).await?;
         view.given_away = self.given_away(probe).await?;
         view.old = self.look_for_old(&view, probe).await?;
-        self.remove_old(&view, host, hands).await?;
-        match self.own_shim_route(&view) {
+        Ok(view)
+    }
+
+    /// Takes it away: the interface that something keeps, and the host's route.
+    pub(super) async fn remove_left(&self, left: &View, host: &NetlinkHands, hands: &Actuator) -> Result<(), Failure> {
+        self.remove_old(left, host, hands).await?;
+        match self.own_shim_route(left) {
             Some(route) => host.remove_route(route).await,
             None => Ok(()),
         }
