@@ -4,48 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::event::{BadAnswer, RolloutNews};
 use crate::plan::Judged;
+use crate::resource::rollout::read_served;
+use crate::system::access_log::Served;
 use crate::value::{Map, Value};
 
-/// How many requests were answered, and how many of them badly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Answers {
-    requests: u64,
-    errors: u64,
-    not_found: u64,
-    refused: u64,
-}
-
-impl Answers {
-    /// Reads what `settle` found; `None` when it could not read the logs.
-    fn read(found: &Map) -> Option<Self> {
-        let number = |name: &str| match found.get(name) {
-            Some(Value::Int(number)) => u64::try_from(*number).ok(),
-            _ => None,
-        };
-        Some(Self {
-            requests: number("requests")?,
-            errors: number("errors")?,
-            not_found: number("not_found")?,
-            refused: number("refused")?,
-        })
-    }
-
-    fn plus(self, more: Self) -> Self {
-        Self {
-            requests: self.requests.saturating_add(more.requests),
-            errors: self.errors.saturating_add(more.errors),
-            not_found: self.not_found.saturating_add(more.not_found),
-            refused: self.refused.saturating_add(more.refused),
-        }
-    }
-
-    /// Returns how many were answered in that way.
-    fn of(self, kind: BadAnswer) -> u64 {
-        match kind {
-            BadAnswer::ServerError => self.errors,
-            BadAnswer::NotFound => self.not_found,
-            BadAnswer::Refused => self.refused,
-        }
+/// How many requests were answered in that way.
+fn answered(served: Served, kind: BadAnswer) -> u64 {
+    match kind {
+        BadAnswer::ServerError => served.errors,
+        BadAnswer::NotFound => served.not_found,
+        BadAnswer::Refused => served.refused,
     }
 }
 
@@ -55,7 +23,7 @@ const COMPARED: [BadAnswer; 3] = [BadAnswer::ServerError, BadAnswer::NotFound, B
 /// What nodes served during the same while.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Logs {
-    served: BTreeMap<String, Answers>,
+    served: BTreeMap<String, Served>,
     /// Nodes for which there is no log at all.
     missing: BTreeSet<String>,
     /// Nodes whose logs cannot be read, and why.
@@ -68,7 +36,7 @@ pub(super) struct Verdict {
     pub(super) failed: BTreeSet<String>,
     pub(super) news: Vec<RolloutNews>,
     /// What the others served.
-    pub(super) others: Answers,
+    pub(super) others: Served,
 }
 
 impl Logs {
@@ -77,12 +45,12 @@ impl Logs {
         let Some(Value::Map(nodes)) = output.get("served") else { return };
         for (node, found) in nodes {
             let Value::Map(found) = found else { continue };
-            if found.get("files") == Some(&Value::Int(0)) {
-                self.missing.insert(node.clone());
-            }
-            match Answers::read(found) {
-                Some(answers) => {
-                    self.served.insert(node.clone(), answers);
+            match read_served(found) {
+                Some(served) => {
+                    if served.files == 0 {
+                        self.missing.insert(node.clone());
+                    }
+                    self.served.insert(node.clone(), served);
                 }
                 None => {
                     let why = found.get("unread").map_or_else(String::new, ToString::to_string);
@@ -94,10 +62,10 @@ impl Logs {
 
     /// A node fails when its share of bad answers is further above that of all `others` together than it may be, and than chance
     /// explains. Where there are no others any more, what they had `before` stands for them.
-    pub(super) fn judge(self, judged: Judged, batch: &[String], others: &[String], before: Answers) -> Verdict {
+    pub(super) fn judge(self, judged: Judged, batch: &[String], others: &[String], before: Served) -> Verdict {
         let served = others.iter().filter_map(|node| self.served.get(node));
         let theirs =
-            if others.is_empty() { before } else { served.fold(Answers::default(), |sum, more| sum.plus(*more)) };
+            if others.is_empty() { before } else { served.fold(Served::default(), |sum, more| sum.plus(*more)) };
         let mut verdict = Verdict { others: theirs, ..Verdict::default() };
         let (mut few, mut missing) = (Vec::new(), Vec::new());
         for node in batch {
@@ -108,7 +76,7 @@ impl Logs {
             }
             let Some(own) = self.served.get(node).copied() else { continue };
             let worse = |kind: &BadAnswer| {
-                is_worse((own.requests, own.of(*kind)), (theirs.requests, theirs.of(*kind)), judged.worse)
+                is_worse((own.requests, answered(own, *kind)), (theirs.requests, answered(theirs, *kind)), judged.worse)
             };
             if self.missing.contains(node) {
                 missing.push(node.clone());
@@ -120,9 +88,9 @@ impl Logs {
                     node: node.clone(),
                     kind,
                     requests: own.requests,
-                    errors: own.of(kind),
+                    errors: answered(own, kind),
                     others_requests: theirs.requests,
-                    others_errors: theirs.of(kind),
+                    others_errors: answered(theirs, kind),
                 });
             }
         }
@@ -155,8 +123,8 @@ fn is_worse((requests, errors): (u64, u64), (others, their_errors): (u64, u64), 
 mod tests {
     use super::*;
 
-    fn errors_of(requests: u64, errors: u64) -> Answers {
-        Answers { requests, errors, not_found: 0, refused: errors }
+    fn errors_of(requests: u64, errors: u64) -> Served {
+        Served { requests, errors, not_found: 0, refused: errors, files: 0 }
     }
 
     fn logs(served: &[(&str, u64, u64)]) -> Logs {
@@ -175,7 +143,7 @@ mod tests {
             judged,
             &names(&["a", "b"]),
             &names(&["c", "d"]),
-            Answers::default(),
+            Served::default(),
         );
         assert_eq!(verdict.failed, BTreeSet::from(["a".to_owned()]));
         let news = RolloutNews::BadAnswers {
@@ -199,15 +167,15 @@ mod tests {
     #[test]
     fn pages_that_are_gone_and_requests_that_are_refused_speak_against_a_node_too() {
         let judged = Judged { worse: 1, at_least: 20 };
-        let own = Answers { requests: 100, errors: 0, not_found: 40, refused: 41 };
-        for (own, kind) in [(own, BadAnswer::NotFound), (Answers { not_found: 0, ..own }, BadAnswer::Refused)] {
-            let others = Answers { requests: 200, errors: 0, not_found: 2, refused: 4 };
+        let own = Served { requests: 100, errors: 0, not_found: 40, refused: 41, files: 1 };
+        for (own, kind) in [(own, BadAnswer::NotFound), (Served { not_found: 0, ..own }, BadAnswer::Refused)] {
+            let others = Served { requests: 200, errors: 0, not_found: 2, refused: 4, files: 1 };
             let served = [("a", own), ("b", others)].map(|(node, answers)| (node.to_owned(), answers));
             let logs = Logs { served: served.into(), ..Logs::default() };
-            let verdict = logs.judge(judged, &names(&["a"]), &names(&["b"]), Answers::default());
+            let verdict = logs.judge(judged, &names(&["a"]), &names(&["b"]), Served::default());
             assert_eq!(verdict.failed, BTreeSet::from(["a".to_owned()]));
             let [RolloutNews::BadAnswers { kind: told, errors, .. }] = &verdict.news[..] else { panic!("{verdict:?}") };
-            assert_eq!((*told, *errors), (kind, own.of(kind)));
+            assert_eq!((*told, *errors), (kind, answered(own, kind)));
         }
     }
 
@@ -236,7 +204,7 @@ mod tests {
         let found = fields(&[("b", Value::Map(unread)), ("d", Value::Map(none))]);
         logs.hear(&fields(&[("served", Value::Map(found))]));
         let verdict =
-            logs.judge(Judged { worse: 0, at_least: 20 }, &names(&["a", "b", "c", "d"]), &[], Answers::default());
+            logs.judge(Judged { worse: 0, at_least: 20 }, &names(&["a", "b", "c", "d"]), &[], Served::default());
         assert_eq!(verdict.failed, BTreeSet::from(["b".to_owned()]));
         let unread = RolloutNews::LogUnread { node: "b".to_owned(), why: "no such folder".to_owned() };
         let few = RolloutNews::FewRequests { nodes: names(&["a"]), at_least: 20 };

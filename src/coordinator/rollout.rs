@@ -4,9 +4,10 @@
 
 use std::collections::BTreeSet;
 
-use super::logs::{Answers, Logs};
+use super::logs::Logs;
 use crate::event::{RolloutNews, Target};
 use crate::plan::{RolloutInfo, RolloutPart};
+use crate::system::access_log::Served;
 use crate::value::{Map, Value};
 
 /// The kind whose result tells how a node stands, and the one that tells it of a node that was put back.
@@ -72,7 +73,7 @@ pub(super) struct Rollout {
     /// What access logs say of the while that the current batch settles.
     logs: Logs,
     /// What the nodes that were not changed yet served while the last batch settled.
-    others: Answers,
+    others: Served,
     news: Vec<RolloutNews>,
 }
 
@@ -99,7 +100,7 @@ impl Rollout {
             halt: None,
             touched,
             logs: Logs::default(),
-            others: Answers::default(),
+            others: Served::default(),
             news: Vec::new(),
             info,
         }
@@ -243,9 +244,8 @@ impl Rollout {
                 }
                 self.failed.extend(failed.difference(&self.halted).cloned());
                 if matches!(part, RolloutPart::Change(_)) {
-                    let well = self.mended.difference(&self.failed);
-                    let well: BTreeSet<&String> = well.filter(|node| !self.halted.contains(*node)).collect();
-                    self.sick.retain(|node| !well.contains(node));
+                    let still_sick = |node: &String| self.failed.contains(node) || self.halted.contains(node);
+                    self.sick.retain(|node| !self.mended.contains(node) || still_sick(node));
                 }
                 if !self.halted.is_empty() && self.way == Way::Forward {
                     self.way = Way::Halted;

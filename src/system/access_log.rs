@@ -140,6 +140,18 @@ enum At {
 }
 
 impl Served {
+    /// Returns what both served together.
+    #[must_use]
+    pub fn plus(self, more: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(more.requests),
+            errors: self.errors.saturating_add(more.errors),
+            not_found: self.not_found.saturating_add(more.not_found),
+            refused: self.refused.saturating_add(more.refused),
+            files: self.files.saturating_add(more.files),
+        }
+    }
+
     /// Counts the lines of a file; gives how many bytes it read.
     fn read(&mut self, file: File, most: u64) -> std::io::Result<u64> {
         let mut reader = BufReader::with_capacity(128 * 1024, file.take(most));

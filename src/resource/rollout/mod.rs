@@ -37,7 +37,7 @@ pub use program::Program;
 pub use record::{Deadline, Kept, NamedRecord, Phase, Record, RevertStep, all_records};
 pub use reload::Reload;
 pub use revert::Revert;
-pub use settle::Settle;
+pub use settle::{Settle, read_served};
 pub use slot::{MOST_FILE, MOST_FILES, MOST_TOTAL, Slot};
 pub use slots::{ContainerSeen, Rollouts, SlotSeen, Slots};
 pub use standing::Standing;

@@ -53,6 +53,21 @@ fn told(served: Result<Served, Failure>) -> Value {
     Value::Map(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
+/// Reads what [`told`] wrote of a node; `None` when its logs could not be read.
+pub fn read_served(fields: &Map) -> Option<Served> {
+    let number = |name: &str| match fields.get(name) {
+        Some(Value::Int(number)) => u64::try_from(*number).ok(),
+        _ => None,
+    };
+    Some(Served {
+        requests: number("requests")?,
+        errors: number("errors")?,
+        not_found: number("not_found")?,
+        refused: number("refused")?,
+        files: number("files")?,
+    })
+}
+
 impl Resource for Settle {
     fn check(&self) -> Result<(), ArgError> {
         if self.time > LONGEST {
