@@ -70,15 +70,9 @@ pub(super) async fn load(settings: &Settings, id: &Id) -> Result<(String, Births
             (did, births_of(&reloaded.processes))
         }
     };
-    if settings.proof.is_some() && id.generation.is_some() {
-        let begun = Instant::now();
-        while !proven(settings, id).await {
-            if begun.elapsed() >= settings.limit {
-                return Err(Failure::timeout("limit", settings.limit)
-                    .within(format!("it does not answer that it has {}, as `--proof` asks", id.show())));
-            }
-            sleep(RETRY).await;
-        }
+    if can_prove(settings, id) && !proven_within(settings, id, settings.limit).await {
+        return Err(Failure::timeout("limit", settings.limit)
+            .within(format!("it does not answer that it has {}, as `--proof` asks", id.show())));
     }
     Ok(done)
 }
@@ -109,6 +103,25 @@ pub(super) async fn heal(settings: &Settings) -> Result<Healed, Failure> {
     }
     let up = supervisor.bring_up(name, patience(settings)).await?;
     Ok(Healed { started: Some(births_of(&up)), ended })
+}
+
+fn can_prove(settings: &Settings, id: &Id) -> bool {
+    settings.proof.is_some() && id.generation.is_some()
+}
+
+/// As [`proven`], asked again until it is or `limit` is over; at once where nothing can be proven.
+pub(super) async fn proven_within(settings: &Settings, id: &Id, limit: Duration) -> bool {
+    let begun = Instant::now();
+    while can_prove(settings, id) {
+        if proven(settings, id).await {
+            return true;
+        }
+        if begun.elapsed() >= limit {
+            break;
+        }
+        sleep(RETRY).await;
+    }
+    false
 }
 
 /// Whether the program itself says that it has this generation. No answer is no proof.

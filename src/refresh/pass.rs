@@ -18,7 +18,8 @@ const MOST_TURNS: usize = 10;
 const MOST_PAUSE: Duration = Duration::from_secs(600);
 /// How often a program is asked whether somebody else had it reload.
 const LOOK_WHETHER: Duration = Duration::from_millis(500);
-/// How long a program that was just started may take to answer what it has loaded.
+/// How long a program that was started together with the refresher may take to answer what it has loaded: without that wait each
+/// start of a container would be followed by a reload.
 const STARTING: Duration = Duration::from_secs(5);
 /// How many names of changed files a line of the log has.
 const NAMES: usize = 5;
@@ -108,29 +109,13 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
             self.note("the program is the one that an earlier refresher has loaded");
             (self.status.loaded, self.status.since) = (old.loaded, old.since);
         } else if let Ok(tree) = Tree::look(&self.settings.directory, None)
-            && self.has_loaded(&tree.id).await
+            && act::proven_within(&self.settings, &tree.id, STARTING).await
         {
             self.note(&format!("the program answers that it has {}", tree.id.show()));
             let births = act::births(&self.settings).await.unwrap_or_default();
             self.loaded(&tree, births);
         }
         self.write()
-    }
-
-    /// Whether the program answers that it has this generation. It may have been started together with the refresher: without the
-    /// wait each start of a container would be followed by a reload.
-    async fn has_loaded(&self, id: &Id) -> bool {
-        let until = Instant::now() + STARTING;
-        while self.settings.proof.is_some() && id.generation.is_some() {
-            if act::proven(&self.settings, id).await {
-                return true;
-            }
-            if Instant::now() >= until {
-                return false;
-            }
-            sleep(LOOK_WHETHER).await;
-        }
-        false
     }
 
     /// Forgets what was read, so that the next look reads all contents; and tries for events again.
