@@ -75,18 +75,7 @@ pub async fn run(
 ) -> Verdict {
     let RunPlan { hosts, stages, rollouts, contents } = plan;
     let names: Vec<String> = hosts.iter().map(|host| host.plan.host.clone()).collect();
-    let mut hub = Hub {
-        started: Instant::now(),
-        index: 0,
-        events,
-        tally: Tally::default(),
-        failed: BTreeSet::new(),
-        unreachable: false,
-        aborted: false,
-        internal: false,
-        refused: false,
-        busy: false,
-    };
+    let mut hub = Hub::new(events);
     let steps = hosts.iter().flat_map(|host| &host.plan.stages).flat_map(|stage| &stage.targets);
     let steps = steps.map(|target| target.steps.len()).sum::<usize>();
     hub.say(EventKind::RunStarted {
@@ -230,6 +219,21 @@ struct Hub {
 }
 
 impl Hub {
+    fn new(events: mpsc::UnboundedSender<Event>) -> Self {
+        Self {
+            started: Instant::now(),
+            index: 0,
+            events,
+            tally: Tally::default(),
+            failed: BTreeSet::new(),
+            unreachable: false,
+            aborted: false,
+            internal: false,
+            refused: false,
+            busy: false,
+        }
+    }
+
     /// Says something of the run as a whole.
     fn say(&mut self, kind: EventKind) {
         let at_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);

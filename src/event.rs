@@ -239,6 +239,27 @@ pub enum EventKind {
     },
 }
 
+impl EventKind {
+    /// Returns its name, as the stream for machines has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::RunStarted { .. } => "run_started",
+            Self::HostConnected { .. } => "host_connected",
+            Self::StageStarted { .. } => "stage_started",
+            Self::BatchLeftOut { .. } => "batch_left_out",
+            Self::Rollout { .. } => "rollout",
+            Self::StepStarted { .. } => "step_started",
+            Self::Progress { .. } => "progress",
+            Self::StepFinished { .. } => "step_finished",
+            Self::StageFinished { .. } => "stage_finished",
+            Self::Warning { .. } => "warning",
+            Self::HostFinished { .. } => "host_finished",
+            Self::HostLost { .. } => "host_lost",
+            Self::RunFinished { .. } => "run_finished",
+        }
+    }
+}
+
 /// What a stage of a rollout does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {

@@ -13,9 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::{Header, Locking, Stop, run};
 use crate::event::{EventKind, Outcome, Target};
 use crate::failure::{Failure, FailureKind};
-use crate::plan::{
-    Arg, Connection, Contents, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan,
-};
+use crate::plan::{Connection, Contents, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan};
 use crate::remote::Reach;
 use crate::remote::helper::TOO_LONG;
 use crate::resource::attachments::Watched;
@@ -194,17 +192,8 @@ fn host_run(question: Question, run: &str, title: &str, options: RunOptions) -> 
     let Question { host, connection, tasks } = question;
     let steps = tasks.into_iter().zip(1..).map(|((kind, args), id)| Step {
         id,
-        title: Arg::Ready(Value::from(kind.as_str())),
-        kind,
-        args: args.into_iter().map(|(name, value)| (name, Arg::Ready(value))).collect(),
-        when: Vec::new(),
-        notify: Vec::new(),
-        register: None,
-        limit: None,
         ignore_failure: true,
-        at: String::new(),
-        followers: 0,
-        in_rollout: false,
+        ..Step::new(&kind, Value::from(kind.as_str()), args)
     });
     let target = Target { host: host.clone(), node: None };
     let target = TargetPlan { target, steps: steps.collect(), handlers: Vec::new() };

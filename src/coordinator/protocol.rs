@@ -21,7 +21,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-use steps::{Ahead, Cursor, advance, has_log, may_end, name_of, same, served_of};
+use steps::{Ahead, Cursor, advance, has_log, may_end, same, served_of};
 
 /// How much longer than its own limit a step may take until the host says that it is over: the limit `grace`. What it changed may be
 /// put back in that time.
@@ -132,7 +132,7 @@ impl Protocol {
     /// # Errors
     /// The host may not say that now.
     pub(super) fn hear(&mut self, mut event: Event, now: Instant) -> Result<Option<Event>, Failure> {
-        let name = name_of(&event.kind);
+        let name = event.kind.name();
         if self.ended {
             return Err(violation(format!("`{name}`"), "it had come to its end"));
         }
@@ -156,7 +156,7 @@ impl Protocol {
     }
 
     fn take(&mut self, kind: &mut EventKind, now: Instant) -> Result<bool, Failure> {
-        let name = name_of(kind);
+        let name = kind.name();
         match kind {
             EventKind::Progress { id, message, .. } => {
                 // One for a step that has ended, or for none, is left out: it may be told at any time.

@@ -288,7 +288,7 @@ pub(super) fn tell(orders: &[mpsc::UnboundedSender<Order>], order: &Order) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Event, Tally};
+    use crate::event::Event;
     use crate::plan::RolloutInfo;
 
     fn host(name: &str) -> Target {
@@ -334,18 +334,7 @@ mod tests {
             let info = RolloutInfo { title: "r".to_owned(), batches: vec![names], ..RolloutInfo::default() };
             let rollouts = BTreeMap::from([(1, Rollout::new(info, false))]);
             let (sender, events) = mpsc::unbounded_channel();
-            let hub = Hub {
-                started: std::time::Instant::now(),
-                index: 0,
-                events: sender,
-                tally: Tally::default(),
-                failed: BTreeSet::new(),
-                unreachable: false,
-                aborted: false,
-                internal: false,
-                refused: false,
-                busy: false,
-            };
+            let hub = Hub::new(sender);
             let (orders, inboxes) = (0..2).map(|_| mpsc::unbounded_channel()).unzip();
             let stages = Stages::new(list.collect(), rollouts, vec!["h1".to_owned(), "h2".to_owned()]);
             let mut run = Self { stages, hub, events, orders, inboxes };

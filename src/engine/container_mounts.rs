@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::failure::Failure;
-use crate::plan::{Arg, Handler, Stage, Step};
+use crate::plan::{Arg, Stage, Step, TargetPlan};
 use crate::resource::container::writable_sources;
 use crate::system::Probe;
 
@@ -12,10 +12,7 @@ use crate::system::Probe;
 const LIST: Duration = Duration::from_secs(20);
 
 fn steps(stages: &[Stage]) -> impl Iterator<Item = &Step> {
-    let targets = stages.iter().flat_map(|stage| &stage.targets);
-    targets.flat_map(|target| {
-        target.steps.iter().chain(target.handlers.iter().flat_map(|handler: &Handler| &handler.steps))
-    })
+    stages.iter().flat_map(|stage| &stage.targets).flat_map(TargetPlan::all_steps)
 }
 
 /// The links that the plan declares, each with what it points to.
@@ -50,11 +47,9 @@ pub(super) async fn learn(probe: &Probe) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::event::Target;
-    use crate::plan::TargetPlan;
+    use crate::plan::Handler;
     use crate::value::{Arrow, Value};
 
     fn container(mounts: &[(&str, &str)]) -> Step {
@@ -62,28 +57,16 @@ mod tests {
             let flags = if flag.is_empty() { Vec::new() } else { vec![(*flag).to_owned()] };
             Value::Arrow(Box::new(Arrow { from: (*from).to_owned(), to: "/x".to_owned(), flags }))
         };
-        Step {
-            id: 0,
-            kind: "container".to_owned(),
-            title: Arg::Ready(Value::from("c")),
-            args: BTreeMap::from([("mounts".to_owned(), Arg::Ready(Value::List(mounts.iter().map(mount).collect())))]),
-            when: Vec::new(),
-            notify: Vec::new(),
-            register: None,
-            limit: None,
-            ignore_failure: false,
-            followers: 0,
-            in_rollout: false,
-            at: String::new(),
-        }
+        let mounts = Value::List(mounts.iter().map(mount).collect());
+        Step::new("container", Value::from("c"), [("mounts".to_owned(), mounts)])
     }
 
     #[test]
     fn writable_mounts_and_links_of_the_plan_are_known_before_its_first_step() {
         let other = Step { kind: "mount".to_owned(), ..container(&[("/srv/other", "")]) };
-        let text = |text: &str| Arg::Ready(Value::from(text));
-        let args = BTreeMap::from([("path".to_owned(), text("/srv/now")), ("to".to_owned(), text("releases/7"))]);
-        let link = Step { kind: "link".to_owned(), args, ..container(&[]) };
+        let args =
+            [("path", "/srv/now"), ("to", "releases/7")].map(|(name, text)| (name.to_owned(), Value::from(text)));
+        let link = Step::new("link", Value::from("/srv/now"), args);
         let steps = vec![container(&[("/srv/logs", ""), ("/srv/conf", "read_only")]), other, link];
         let handlers = vec![Handler {
             name: "again".to_owned(),

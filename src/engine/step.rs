@@ -163,7 +163,7 @@ fn behind(late: &Late, before: &Before) -> Option<String> {
 
 /// Hands to change the host with; check mode has none.
 pub(super) fn hands(options: RunOptions, probe: &Probe) -> Option<Actuator> {
-    (!options.check).then(|| Actuator::new(probe))
+    applies(options).then(|| Actuator::new(probe))
 }
 
 /// Whether the run changes anything.

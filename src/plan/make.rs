@@ -9,9 +9,7 @@ use super::errors::Errors;
 use super::expand::{Expander, Shared};
 use super::files::Files;
 use super::inventory::{self, Host, Inventory, Node};
-use super::model::{
-    Arg, Contents, HostPlan, HostRun, RolloutInfo, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan,
-};
+use super::model::{Arg, Contents, HostPlan, HostRun, RolloutInfo, RunOptions, RunPlan, Stage, StageInfo, TargetPlan};
 use super::scope::Scope;
 use super::select::{Limit, ROLLOUT_TAG, check_set, check_tags};
 use super::store::{self, Addresses};
@@ -321,11 +319,8 @@ pub(super) fn target_scope<'p>(
 
 /// Small contents that the stages name.
 fn inline(stages: &[Stage], contents: &Contents) -> BTreeMap<crate::value::Digest, Vec<u8>> {
-    let steps_of = |plan: &'_ TargetPlan| -> Vec<Step> {
-        plan.steps.iter().chain(plan.handlers.iter().flat_map(|handler| &handler.steps)).cloned().collect()
-    };
     let mut found = BTreeMap::new();
-    for step in stages.iter().flat_map(|stage| &stage.targets).flat_map(steps_of) {
+    for step in stages.iter().flat_map(|stage| &stage.targets).flat_map(TargetPlan::all_steps) {
         for arg in step.args.values() {
             let Arg::Ready(value) = arg else { continue };
             for blob in small(value) {

@@ -71,6 +71,13 @@ pub struct TargetPlan {
     pub handlers: Vec<Handler>,
 }
 
+impl TargetPlan {
+    /// Returns every step in it, those of handlers last.
+    pub fn all_steps(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().chain(self.handlers.iter().flat_map(|handler| &handler.steps))
+    }
+}
+
 /// A handler: steps under a name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Handler {
@@ -109,6 +116,26 @@ pub struct Step {
     pub followers: u32,
     /// Whether a rollout puts back what it changed, together with everything else.
     pub in_rollout: bool,
+}
+
+impl Step {
+    /// Returns a step that stands in no playbook: without conditions, handlers and limits of its own.
+    pub fn new(kind: &str, title: Value, args: impl IntoIterator<Item = (String, Value)>) -> Self {
+        Self {
+            id: 0,
+            kind: kind.to_owned(),
+            title: Arg::Ready(title),
+            args: args.into_iter().map(|(name, value)| (name, Arg::Ready(value))).collect(),
+            when: Vec::new(),
+            notify: Vec::new(),
+            register: None,
+            limit: None,
+            ignore_failure: false,
+            at: String::new(),
+            followers: 0,
+            in_rollout: false,
+        }
+    }
 }
 
 /// An argument.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::late::{Late, LateSource};
-use super::model::{Arg, HostPlan, Step};
+use super::model::{Arg, HostPlan, Step, TargetPlan};
 use crate::expr::children;
 use crate::syntax::ast::{Expr, ExprKind};
 use crate::value::{Digest, TreeEntryKind, Value};
@@ -12,7 +12,7 @@ impl HostPlan {
     /// Every step in it, handlers' too.
     pub fn steps(&self) -> impl Iterator<Item = &Step> {
         let targets = self.stages.iter().flat_map(|stage| &stage.targets);
-        targets.flat_map(|plan| plan.steps.iter().chain(plan.handlers.iter().flat_map(|handler| &handler.steps)))
+        targets.flat_map(TargetPlan::all_steps)
     }
 
     /// The digests of all contents that it names.

@@ -12,14 +12,13 @@ use crate::visible::is_deceptive;
 /// One event as a line, without its end.
 pub(super) fn line(event: &Event) -> String {
     let mut object = Map::new();
-    let (name, fields) = kind(&event.kind);
-    object.insert("event".to_owned(), json!(name));
+    object.insert("event".to_owned(), json!(event.kind.name()));
     if !event.host.is_empty() {
         object.insert("host".to_owned(), json!(event.host));
     }
     object.insert("index".to_owned(), json!(event.index));
     object.insert("at_ms".to_owned(), json!(event.at_ms));
-    if let Value::Object(fields) = fields {
+    if let Value::Object(fields) = fields_of(&event.kind) {
         object.extend(fields);
     }
     unseen_escaped(&Value::Object(object).to_string())
@@ -55,65 +54,56 @@ fn natural(value: &crate::value::Value) -> Value {
     }
 }
 
-fn kind(kind: &EventKind) -> (&'static str, Value) {
+/// What an event has besides its name, host and place in the stream.
+fn fields_of(kind: &EventKind) -> Value {
     match kind {
         EventKind::RunStarted { run, playbook, hosts, steps, check } => {
-            ("run_started", json!({ "run": run, "playbook": playbook, "hosts": hosts, "steps": steps, "check": check }))
+            json!({ "run": run, "playbook": playbook, "hosts": hosts, "steps": steps, "check": check })
         }
-        EventKind::HostConnected { uploaded } => ("host_connected", json!({ "uploaded": uploaded })),
-        EventKind::StageStarted { play, batch, phase, targets } => (
-            "stage_started",
-            json!({
-                "play": play,
-                "batch": batch.map(batch_of),
-                "phase": phase.map(word_of),
-                "targets": targets.iter().map(target).collect::<Vec<_>>(),
-            }),
-        ),
-        EventKind::BatchLeftOut { play, batch, targets } => (
-            "batch_left_out",
-            json!({
-                "play": play,
-                "batch": batch_of(*batch),
-                "targets": targets.iter().map(target).collect::<Vec<_>>(),
-            }),
-        ),
+        EventKind::HostConnected { uploaded } => json!({ "uploaded": uploaded }),
+        EventKind::StageStarted { play, batch, phase, targets } => json!({
+            "play": play,
+            "batch": batch.map(batch_of),
+            "phase": phase.map(word_of),
+            "targets": targets.iter().map(target).collect::<Vec<_>>(),
+        }),
+        EventKind::BatchLeftOut { play, batch, targets } => json!({
+            "play": play,
+            "batch": batch_of(*batch),
+            "targets": targets.iter().map(target).collect::<Vec<_>>(),
+        }),
         EventKind::Rollout { title, news } => {
             let (word, mut fields) = news_of(news);
             fields.insert("title".to_owned(), json!(title));
             fields.insert("news".to_owned(), json!(word));
-            ("rollout", Value::Object(fields))
+            Value::Object(fields)
         }
-        EventKind::StepStarted { step } => ("step_started", json!({ "step": reference(step) })),
-        EventKind::Progress { id, message, amount } => (
-            "progress",
-            json!({ "id": id, "message": message, "done": amount.map(|(done, _)| done), "total": amount.map(|(_, total)| total) }),
-        ),
+        EventKind::StepStarted { step } => json!({ "step": reference(step) }),
+        EventKind::Progress { id, message, amount } => {
+            json!({ "id": id, "message": message, "done": amount.map(|(done, _)| done), "total": amount.map(|(_, total)| total) })
+        }
         EventKind::StepFinished { step, outcome, output, took_ms } => {
             let output: Map<String, Value> =
                 output.iter().map(|(name, value)| (name.clone(), natural(value))).collect();
             let (word, change, reason, failure) = parts(outcome);
-            (
-                "step_finished",
-                json!({
-                    "step": reference(step),
-                    "outcome": word,
-                    "change": change.map(changes),
-                    "reason": reason,
-                    "failure": failure.map(failed),
-                    "output": output,
-                    "took_ms": took_ms,
-                }),
-            )
+            json!({
+                "step": reference(step),
+                "outcome": word,
+                "change": change.map(changes),
+                "reason": reason,
+                "failure": failure.map(failed),
+                "output": output,
+                "took_ms": took_ms,
+            })
         }
         EventKind::StageFinished { stage, failed } => {
-            ("stage_finished", json!({ "stage": stage, "failed": failed.iter().map(target).collect::<Vec<_>>() }))
+            json!({ "stage": stage, "failed": failed.iter().map(target).collect::<Vec<_>>() })
         }
-        EventKind::Warning { message } => ("warning", json!({ "message": message })),
+        EventKind::Warning { message } => json!({ "message": message }),
         EventKind::HostFinished { tally, stopped } => {
-            ("host_finished", json!({ "tally": counts(*tally), "stopped": stopped.as_ref().map(failed) }))
+            json!({ "tally": counts(*tally), "stopped": stopped.as_ref().map(failed) })
         }
-        EventKind::HostLost { failure } => ("host_lost", json!({ "failure": failed(failure) })),
+        EventKind::HostLost { failure } => json!({ "failure": failed(failure) }),
         EventKind::RunFinished { tally, verdict } => {
             let verdict = match verdict {
                 Verdict::Converged => "converged",
@@ -123,7 +113,7 @@ fn kind(kind: &EventKind) -> (&'static str, Value) {
                 Verdict::Busy => "busy",
                 Verdict::Aborted => "aborted",
             };
-            ("run_finished", json!({ "tally": counts(*tally), "verdict": verdict }))
+            json!({ "tally": counts(*tally), "verdict": verdict })
         }
     }
 }

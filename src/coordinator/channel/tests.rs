@@ -7,27 +7,15 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
 use crate::event::{Outcome, StepRef, Tally, Target, Verdict};
-use crate::plan::{Arg, RunOptions, Stage, Step, TargetPlan};
+use crate::plan::{RunOptions, Stage, Step, TargetPlan};
 use crate::remote::helper::live;
 use crate::value::{Blob, Digest, Map, Value};
 
 /// What one host is to do: write a file.
 fn plan(path: &std::path::Path, blob: Blob) -> HostPlan {
-    let args = [("path", Value::from(path.display().to_string())), ("source", Value::Blob(blob))];
-    let step = Step {
-        id: 0,
-        kind: "file".to_owned(),
-        title: Arg::Ready(Value::from(path.display().to_string())),
-        args: args.into_iter().map(|(name, value)| (name.to_owned(), Arg::Ready(value))).collect(),
-        when: Vec::new(),
-        notify: Vec::new(),
-        register: None,
-        limit: None,
-        ignore_failure: false,
-        followers: 0,
-        in_rollout: false,
-        at: "play.fp:9".to_owned(),
-    };
+    let path = Value::from(path.display().to_string());
+    let args = [("path", path.clone()), ("source", Value::Blob(blob))].map(|(name, value)| (name.to_owned(), value));
+    let step = Step { at: "play.fp:9".to_owned(), ..Step::new("file", path, args) };
     let target = Target { host: "evil".to_owned(), node: None };
     let targets = vec![TargetPlan { target, steps: vec![step], handlers: Vec::new() }];
     let stage = Stage { number: 0, play: 0, title: "p".to_owned(), batch: None, rescue: false, targets };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::event::{EventKind, Outcome, StepRef, Target};
+use crate::event::{Outcome, StepRef, Target};
 use crate::plan::{Arg, Step, TargetPlan};
 use crate::value::{Map, Value};
 
@@ -125,23 +125,4 @@ pub(super) fn served_of(output: &Map) -> impl Iterator<Item = &String> {
 
 pub(super) fn has_log(step: &Step, node: &str) -> bool {
     matches!(step.args.get("logs"), Some(Arg::Ready(Value::Map(logs))) if logs.contains_key(node))
-}
-
-/// The name of an event, as the stream for machines has it.
-pub(super) fn name_of(kind: &EventKind) -> &'static str {
-    match kind {
-        EventKind::RunStarted { .. } => "run_started",
-        EventKind::HostConnected { .. } => "host_connected",
-        EventKind::StageStarted { .. } => "stage_started",
-        EventKind::BatchLeftOut { .. } => "batch_left_out",
-        EventKind::Rollout { .. } => "rollout",
-        EventKind::StepStarted { .. } => "step_started",
-        EventKind::Progress { .. } => "progress",
-        EventKind::StepFinished { .. } => "step_finished",
-        EventKind::StageFinished { .. } => "stage_finished",
-        EventKind::Warning { .. } => "warning",
-        EventKind::HostFinished { .. } => "host_finished",
-        EventKind::HostLost { .. } => "host_lost",
-        EventKind::RunFinished { .. } => "run_finished",
-    }
 }

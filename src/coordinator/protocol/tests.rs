@@ -273,20 +273,8 @@ fn step(notify: Vec<String>, ignore_failure: bool, conditional: bool) -> Step {
     let span = Span::NOWHERE;
     let name = Expr { kind: ExprKind::Name("facts".to_owned()), span };
     let late = Late { source: LateSource::Expr(name), needs: Vec::new(), at: String::new() };
-    Step {
-        id: 0,
-        kind: "file".to_owned(),
-        title: Arg::Ready(Value::Null),
-        args: BTreeMap::new(),
-        when: if conditional { vec![late] } else { Vec::new() },
-        notify,
-        register: None,
-        limit: None,
-        ignore_failure,
-        followers: 0,
-        in_rollout: false,
-        at: String::new(),
-    }
+    let when = if conditional { vec![late] } else { Vec::new() };
+    Step { when, notify, ignore_failure, ..Step::new("file", Value::Null, []) }
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

@@ -88,7 +88,7 @@ impl<'p> Planner<'_, 'p> {
         let warnings = self.shared_by_all(&units, &parts, title);
         let put_back = matches!(self.request.part, super::Part::PutBack { .. });
         // Nodes that share a directory change together, so that none of them can be mended before the others.
-        let mends = takes_down && !rollout.change.is_empty() && rollout.configs.is_empty() && !put_back;
+        let mends = !rollout.change.is_empty() && rollout.configs.is_empty() && !put_back;
         let all = units.iter().flatten().copied().collect();
         let mending = mends.then_some(all);
         let batches: Vec<Vec<usize>> = mending.into_iter().chain(cut(units, sizes, most)).collect();
@@ -433,18 +433,6 @@ fn unfit(step: &Step) -> Vec<ArgError> {
 fn made<'a>(kind: &str, args: impl IntoIterator<Item = (&'a str, Value)>, at: &str) -> Step {
     let args: Map = args.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let title = ["path", "container", "time"].iter().find_map(|name| args.get(*name));
-    Step {
-        id: 0,
-        kind: kind.to_owned(),
-        title: Arg::Ready(Value::Str(title.map_or_else(|| kind.to_owned(), ToString::to_string))),
-        args: args.into_iter().map(|(name, value)| (name, Arg::Ready(value))).collect(),
-        when: Vec::new(),
-        notify: Vec::new(),
-        register: None,
-        limit: None,
-        ignore_failure: false,
-        at: at.to_owned(),
-        followers: 0,
-        in_rollout: true,
-    }
+    let title = Value::Str(title.map_or_else(|| kind.to_owned(), ToString::to_string));
+    Step { at: at.to_owned(), in_rollout: true, ..Step::new(kind, title, args) }
 }
