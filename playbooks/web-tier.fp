@@ -140,6 +140,8 @@ play "what nodes mount" on hosts.docker {
 
 # What visitors talk to. Where the environment has no balancers they talk to the nodes.
 play "load balancers" on hosts.balancers {
+  haproxy = ["haproxy", "-W", "-f", "/etc/haproxy/haproxy.cfg"]
+
   package ["haproxy"]
   template "/etc/haproxy/haproxy.cfg" {
     source   = "templates/haproxy/haproxy.cfg"
@@ -148,14 +150,22 @@ play "load balancers" on hosts.balancers {
   }
   service "haproxy" {
     state    = running
-    fallback = { command = ["haproxy", "-W", "-f", "/etc/haproxy/haproxy.cfg"] }
+    fallback = { command = haproxy }
   }
 
   handler "reload haproxy" {
     service "haproxy" {
       state    = reloaded
-      fallback = { command = ["haproxy", "-W", "-f", "/etc/haproxy/haproxy.cfg"] }
+      fallback = { command = haproxy }
     }
+  }
+}
+
+# What a node answers that is well: its health check, and a page of each site.
+role web_answers() {
+  http "http://{{ node.address }}/ping" { times = 2  every = 500ms  within = 30s }
+  for site in sites {
+    http "http://{{ node.address }}/" { host = "{{ site }}.{{ domain }}"  within = 10s }
   }
 }
 
@@ -208,10 +218,7 @@ rollout "configuration" on nodes.web batch [1, 25%, 100%] {
       container  = node.name
       slot       = "{{ conf }}/apache2/{{ node.local_index % copies }}"
     }
-    http "http://{{ node.address }}/ping" { times = 2  every = 500ms  within = 30s }
-    for site in sites {
-      http "http://{{ node.address }}/" { host = "{{ site }}.{{ domain }}"  within = 10s }
-    }
+    web_answers {}
   }
 }
 
@@ -264,10 +271,7 @@ rollout "nodes" on nodes.web batch [1, 25%, 100%] {
   }
 
   healthy {
-    http "http://{{ node.address }}/ping" { times = 2  every = 500ms  within = 30s }
-    for site in sites {
-      http "http://{{ node.address }}/" { host = "{{ site }}.{{ domain }}"  within = 10s }
-    }
+    web_answers {}
   }
 }
 
