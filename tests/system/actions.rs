@@ -10,6 +10,7 @@ use fanli::resource::Resource as _;
 use fanli::resource::kinds::schema;
 use fanli::value::{Map, Value};
 
+use crate::apart::{apart, sh};
 use crate::common::{Bench, build, fanli};
 use crate::file_examples::planned;
 
@@ -34,36 +35,23 @@ fn said(bench: &Bench, args: Map) -> String {
     output["stdout"].as_str().unwrap().to_owned()
 }
 
-/// A user with a second group, gone when this goes.
-struct User(&'static str);
-
-impl User {
-    fn new() -> Self {
-        let user = Self("fanli-test-user");
-        for line in [
-            vec!["groupadd", "fanli-test-extra"],
-            vec!["useradd", "--uid", "4711", "--groups", "fanli-test-extra", "--home-dir", "/var/tmp", user.0],
-        ] {
-            let done = Command::new(line[0]).args(&line[1..]).output().unwrap();
-            assert!(done.status.success(), "{done:?}");
-        }
-        user
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        let _ = Command::new("userdel").arg(self.0).status();
-        let _ = Command::new("groupdel").arg("fanli-test-extra").status();
-    }
+/// A user with a second group. Only apart: labs of other tests show the machine's own accounts.
+fn make_user() -> &'static str {
+    sh("groupadd fanli-test-extra; \
+        useradd --uid 4711 --groups fanli-test-extra --home-dir /var/tmp fanli-test-user");
+    "fanli-test-user"
 }
 
 #[test]
 fn a_command_runs_as_its_user_with_nothing_of_root() {
-    let user = User::new();
+    apart("actions::a_command_runs_as_its_user_with_nothing_of_root", as_its_user);
+}
+
+fn as_its_user() {
+    let user = make_user();
     let bench = Bench::new();
     let script = "id -un; id -Gn; echo $HOME $USER $LOGNAME; grep -c . /etc/shadow || true";
-    let found = said(&bench, shell(script, Value::from(user.0)));
+    let found = said(&bench, shell(script, Value::from(user)));
     let lines: Vec<&str> = found.lines().collect();
     assert_eq!(
         lines,
@@ -78,7 +66,7 @@ fn a_command_runs_as_its_user_with_nothing_of_root() {
     assert_eq!(failure.to_string(), "there is no user `fanli-test-nobody` on this host");
     assert!(failure.hint.is_some());
     let guarded = crate::args! {
-        "script" => "true", "user" => user.0, "unless" => "test $(id -u) = 4711",
+        "script" => "true", "user" => user, "unless" => "test $(id -u) = 4711",
     };
     assert_eq!(bench.plan(&build("shell", guarded)).unwrap(), None);
 }
