@@ -202,8 +202,10 @@ impl Rollout {
         }
         let changes = matches!(part, RolloutPart::Change(_) | RolloutPart::Back(_));
         let readies = matches!(part, RolloutPart::Ready(_) | RolloutPart::ReadyBack(_));
+        // What was down and runs again is awaited, too: the next batch must not go before the balancer has it back.
+        let started = |node: &String| !back && self.mended.contains(node);
         let out = |node: &String| {
-            let rests = self.resting.contains(node) && !(readies && self.drained.contains(node));
+            let rests = self.resting.contains(node) && !(readies && (self.drained.contains(node) || started(node)));
             let lost =
                 !changes && rests || if back { self.not_back.contains(node) } else { self.failed.contains(node) };
             lost || !self.needing.contains(node) || !members.contains(node)
@@ -476,12 +478,12 @@ mod tests {
     }
 
     /// A rollout of an image whose first batch mends: `a` is well, `b` sick and unlike what is declared, `c` well and new to it.
-    fn mending(fails: bool) -> (Rollout, Vec<(RolloutPart, String)>) {
+    fn mending(fails: bool, runs: bool) -> (Rollout, Vec<(RolloutPart, String)>) {
         let info = RolloutInfo { mends: true, changes: true, ..info(&[&["a", "b", "c"], &["a", "b"], &["c"]], 0) };
         let mut rollout = Rollout::new(info, false);
         for (node, pending, sick) in [("a", false, false), ("b", true, true), ("c", true, false)] {
             let target = Target { host: "h".to_owned(), node: Some(node.to_owned()) };
-            let flags = [("pending", pending), ("sick", sick), ("differs", pending), ("running", true)];
+            let flags = [("pending", pending), ("sick", sick), ("differs", pending), ("running", runs || !sick)];
             let output = flags.map(|(name, flag)| (name.to_owned(), Value::Bool(flag)));
             rollout.standing(&target, &output.into());
         }
@@ -493,7 +495,7 @@ mod tests {
     #[test]
     fn a_sick_node_that_the_change_would_mend_goes_first_and_alone() {
         use RolloutPart as P;
-        let (mut rollout, done) = mending(false);
+        let (mut rollout, done) = mending(false, true);
         let touched: Vec<(P, &str)> = done.iter().map(|(part, node)| (*part, node.as_str())).collect();
         let of = |batch, node| {
             [P::Drain(batch), P::Change(batch), P::Ready(batch), P::Settle(batch)].map(|part| (part, node))
@@ -504,12 +506,22 @@ mod tests {
         assert_eq!(rollout.news().first(), Some(&begins));
 
         // When it does not become well the rest stays as it is.
-        let (rollout, done) = mending(true);
+        let (rollout, done) = mending(true, true);
         let back: Vec<&str> =
             done.iter().filter(|(part, _)| matches!(part, P::Back(_))).map(|(_, node)| node.as_str()).collect();
         assert_eq!(back, ["b"]);
         assert!(!done.iter().any(|(part, node)| *part == P::Change(2) && node == "c"), "{done:?}");
         assert!(rollout.is_refused());
+    }
+
+    #[test]
+    fn what_was_stopped_and_is_mended_is_in_traffic_again_before_the_next_goes() {
+        let (rollout, done) = mending(false, false);
+        let place = |part: RolloutPart, node: &str| done.iter().position(|done| *done == (part, node.to_owned()));
+        let ready = place(RolloutPart::Ready(0), "b");
+        assert!(ready.is_some() && ready < place(RolloutPart::Drain(2), "c"), "{done:?}");
+        assert_eq!(place(RolloutPart::Drain(0), "b"), None);
+        assert!(!rollout.is_refused());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::rollout::{Decision, FORMER, Rollout, SETTLE, STANDING};
 use crate::event::{EventKind, Outcome, Phase, Target};
 use crate::plan::{RolloutPart, StageInfo};
 use crate::resource::rollout::HALTED;
+use crate::value::Value;
 
 /// The stages of a run and how far each host is.
 pub(super) struct Stages {
@@ -92,7 +93,11 @@ impl Stages {
             {
                 let told = outcome.failure().is_none();
                 if let Some(rollout) = self.current_rollout().filter(|_| told) {
-                    rollout.standing(&step.target, output);
+                    let unknown = matches!(outcome, Outcome::Unknown(_));
+                    // It is only looked: what the node would be given is not there yet, and may be another one.
+                    let more = ["pending", "differs"].map(|name| (name.to_owned(), Value::Bool(true)));
+                    let more = more.into_iter().filter(|_| unknown);
+                    rollout.standing(&step.target, &output.clone().into_iter().chain(more).collect());
                 }
             }
             EventKind::StepFinished { step, output, .. } if step.kind == SETTLE => {

@@ -63,6 +63,11 @@ impl Ready {
         }
     }
 
+    /// Whether it takes the place of something that is kept until it has proven itself.
+    pub(super) fn is_exchange(&self) -> bool {
+        matches!(self.kind, Kind::Container(_))
+    }
+
     /// The link that is to be made, and what it is to point to.
     pub(super) fn link(&self) -> Option<(String, String)> {
         match &self.kind {
@@ -249,7 +254,7 @@ async fn observe_and_apply(
     let Some(mut change) = change::between(&desired, &state) else {
         return match before.unknown(kind, probe).await {
             Ok(None) => Done { outcome: Outcome::Ok, output },
-            Ok(Some(why)) => Outcome::Unknown(why).into(),
+            Ok(Some(why)) => Done { outcome: Outcome::Unknown(why), output },
             Err(failure) => Outcome::Failed(failure, None).into(),
         };
     };

@@ -92,6 +92,13 @@ fn look<'a>(kind: &'a Kind, probe: &'a Probe) -> Pin<Box<dyn Future<Output = Res
     Box::pin(kind.observe(probe))
 }
 
+type Under = Result<Vec<(&'static str, String)>, Failure>;
+
+/// What another kind is made of; boxed for the same reason.
+fn under<'a>(kind: &'a Kind, probe: &'a Probe) -> Pin<Box<dyn Future<Output = Under> + Send + 'a>> {
+    Box::pin(kind.stands_on(probe))
+}
+
 impl Resource for Standing {
     fn check(&self) -> Result<(), ArgError> {
         container_name(&self.container).map_err(|message| ArgError::new("container", message))?;
@@ -106,9 +113,9 @@ impl Resource for Standing {
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
-        // What a rollout has not finished with needs it, whatever it is.
+        // A container that a rollout has not finished with needs one, whatever it is; one that changes no container can do nothing about it.
         let mut begun = false;
-        for container in self.containers() {
+        for container in self.containers().filter(|_| self.changes || !self.tasks.is_empty()) {
             begun |= FormerRecord::read(probe, container)?.is_some_and(|record| record.is_open());
         }
         let mut pending = begun;
@@ -134,6 +141,14 @@ impl Resource for Standing {
         let halted = halted(probe)?.map_or(Value::Null, |mark| Value::Str(mark.show()));
         output.insert("halted".to_owned(), halted);
         Ok(Observed { state: State::Present(Fields::new()), output })
+    }
+
+    async fn stands_on(&self, probe: &Probe) -> Result<Vec<(&'static str, String)>, Failure> {
+        let mut all = Vec::new();
+        for step in self.steps().map_err(Failure::new)? {
+            all.extend(under(&step.build()?, probe).await?);
+        }
+        Ok(all)
     }
 
     async fn apply(&self, _change: &Change, _hands: &Actuator) -> Result<Map, Failure> {
