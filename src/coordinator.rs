@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::engine::Stop;
 use crate::event::{Event, EventKind, Tally, Target, Verdict};
 use crate::failure::{Failure, FailureKind};
 use crate::plan::{HostRun, RunPlan};
@@ -49,17 +50,6 @@ pub struct Header {
     pub forks: usize,
     /// Whether the run needs all of its hosts at once.
     pub locking: Locking,
-}
-
-/// How urgently a run is to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stop {
-    /// Not at all.
-    No,
-    /// Start no further step; let the running ones end, within the limit `abort`.
-    InOrder,
-    /// At once.
-    Now,
 }
 
 /// How much longer than the helper's own limit the coordinator waits for it.
@@ -162,7 +152,8 @@ pub async fn run(
     tasks.abort_all();
     while tasks.join_next().await.is_some() {}
     for name in stages.not_ended() {
-        let failure = Failure::of(FailureKind::Aborted, "the run was stopped before this host came to an end");
+        let failure = Failure::of(FailureKind::Aborted, "the run was stopped before this host came to an end")
+            .hint("where a container was being replaced, the host itself puts the old one back in a moment");
         hub.forward(Event { host: name, index: 0, at_ms: 0, kind: EventKind::HostLost { failure } });
     }
     let verdict = hub.verdict(header.check);

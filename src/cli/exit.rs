@@ -18,6 +18,8 @@ pub const FAILED: u8 = 4;
 pub const UNREACHABLE: u8 = 5;
 /// Another run was at work on a host and did not end within `--lock-wait`; nothing was done on any host.
 pub const BUSY: u8 = 6;
+/// Stopped by SIGHUP: the terminal or the connection that the run was started from is gone.
+pub const HUNG_UP: u8 = 129;
 /// Stopped by SIGINT (Ctrl-C).
 pub const INTERRUPTED: u8 = 130;
 /// Stopped by SIGTERM (Jenkins' abort).
@@ -43,6 +45,7 @@ Exit codes:
   4    steps failed (also when other hosts could not be reached)
   5    hosts could not be reached, went away or are not trusted; no step failed
   6    another run was at work on a host; nothing was done on any
+  129  stopped by SIGHUP (the terminal is gone)
   130  stopped by SIGINT (Ctrl-C)
   143  stopped by SIGTERM (Jenkins' abort)";
 
@@ -55,6 +58,7 @@ pub fn of(verdict: Verdict, detailed: bool, signal: Option<i32>) -> ExitCode {
         Verdict::Unreachable => UNREACHABLE,
         Verdict::Busy => BUSY,
         Verdict::Aborted => match signal {
+            Some(1) => HUNG_UP,
             Some(15) => TERMINATED,
             _ => INTERRUPTED,
         },

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::asking::Reaching;
 use super::{booking, complain, exit, request};
-use crate::coordinator::{self, Header, Stop};
+use crate::coordinator::{self, Header};
+use crate::engine::Stop;
 use crate::expr::literal;
 use crate::plan;
 use crate::remote::Reach;
@@ -221,16 +222,18 @@ fn style(args: &Args) -> Style {
     Style { terminal: terminal && args.color != When::Never, color, json: args.json, detail }
 }
 
-/// The first SIGINT or SIGTERM stops in order, the second one at once.
+/// The first SIGINT, SIGTERM or SIGHUP stops in order, the second one at once.
 async fn watch_signals(stop: watch::Sender<Stop>, signalled: Arc<AtomicI32>) {
     let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
     else {
         return std::future::pending().await;
     };
+    let mut hangup = if ignores_hangup() { None } else { signal(SignalKind::hangup()).ok() };
     loop {
         let number = tokio::select! {
             _ = interrupt.recv() => 2,
             _ = terminate.recv() => 15,
+            Some(()) = next(&mut hangup) => 1,
         };
         if signalled.swap(number, Ordering::Relaxed) == 0 {
             complain(
@@ -241,4 +244,20 @@ async fn watch_signals(stop: watch::Sender<Stop>, signalled: Arc<AtomicI32>) {
             let _ = stop.send(Stop::Now);
         }
     }
+}
+
+/// The next signal; never, where there is nothing to wait for.
+async fn next(signal: &mut Option<Signal>) -> Option<()> {
+    match signal {
+        Some(signal) => signal.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether SIGHUP is ignored, as below `nohup`, which a handler would undo. From `SigIgn` in `/proc/self/status` (proc(5)): a mask with
+/// the lowest bit for signal 1.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

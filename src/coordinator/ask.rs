@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Header, Locking, Stop, run};
+use super::{Header, Locking, run};
+use crate::engine::Stop;
 use crate::event::{EventKind, Outcome, Target};
 use crate::failure::{Failure, FailureKind};
 use crate::plan::{Connection, Contents, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan};
@@ -199,7 +200,14 @@ fn host_run(question: Question, run: &str, title: &str, options: RunOptions) -> 
     let target = TargetPlan { target, steps: steps.collect(), handlers: Vec::new() };
     let stage =
         Stage { number: 1, play: 1, title: title.to_owned(), batch: None, rescue: false, targets: vec![target] };
-    let plan =
-        HostPlan { run: run.to_owned(), host, stages: vec![stage], blobs: BTreeMap::new(), facts: false, options };
+    let plan = HostPlan {
+        run: run.to_owned(),
+        playbook: String::new(),
+        host,
+        stages: vec![stage],
+        blobs: BTreeMap::new(),
+        facts: false,
+        options,
+    };
     HostRun { connection, plan }
 }

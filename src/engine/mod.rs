@@ -13,5 +13,5 @@ mod pending;
 mod run;
 mod step;
 
-pub use run::{Orders, World, run};
+pub use run::{Orders, Stop, World, run};
 pub use step::keep;

@@ -3,7 +3,7 @@
 
 use super::step::{Ready, applies, hands};
 use crate::event::Outcome;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::plan::{RunOptions, Step};
 use crate::resource::Resource as _;
 use crate::system::Probe;
@@ -13,10 +13,17 @@ pub(super) struct Open {
     ready: Box<Ready>,
     /// How many steps are still to come that belong to it.
     left: u32,
-    in_rollout: bool,
+    /// Whether a rollout decides about it: the host puts it back by itself when nobody confirms it.
+    pub(super) in_rollout: bool,
 }
 
-/// Judges what is open by the outcome of a step, which is its own or one that belongs to it. What cannot be confirmed fails that step.
+/// The failure of a step that was cut short, as the run is to stop at once.
+pub(super) fn given_up() -> Failure {
+    Failure::of(FailureKind::Aborted, "the run was stopped before this could be judged")
+}
+
+/// Judges what is open by the outcome of a step, which is its own or one that belongs to it. What cannot be confirmed fails that step,
+/// and so does what is `cut` short before all of its steps are done.
 pub(super) async fn judge(
     open: &mut Option<Open>,
     step: &Step,
@@ -24,6 +31,7 @@ pub(super) async fn judge(
     outcome: Outcome,
     options: RunOptions,
     probe: &Probe,
+    cut: bool,
 ) -> Outcome {
     let (judged, own) = match (open.take(), ready) {
         (Some(open), _) => (Open { left: open.left.saturating_sub(1), ..open }, false),
@@ -37,6 +45,8 @@ pub(super) async fn judge(
     let Some(hands) = hands(options, probe) else { return outcome };
     let (failure, change) = match outcome {
         Outcome::Failed(failure, change) if own || !step.ignore_failure => (failure, change),
+        Outcome::Changed(change) if judged.left > 0 && cut => (given_up(), Some(change)),
+        _ if judged.left > 0 && cut => (given_up(), None),
         outcome if judged.left > 0 => {
             *open = Some(judged);
             return outcome;

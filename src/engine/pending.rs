@@ -20,6 +20,7 @@ const MOST_NOTE: u64 = 256 * 1024;
 /// The note of one target of one play.
 pub(super) struct Pending {
     path: PathBuf,
+    playbook: String,
     play: String,
     node: Option<String>,
 }
@@ -27,6 +28,8 @@ pub(super) struct Pending {
 /// What a note says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Note {
+    /// The playbook's file name.
+    pub(super) playbook: String,
     /// The play's title.
     pub(super) play: String,
     /// The node, when it is none of the host itself.
@@ -36,11 +39,13 @@ pub(super) struct Note {
 }
 
 impl Pending {
-    /// The note of a target. The file's name is a hash, so that titles may hold anything.
-    pub(super) fn of(probe: &Probe, play: &str, target: &Target) -> Self {
-        let key = format!("{play}\0{}\0{}", target.host, target.node.as_deref().unwrap_or_default());
+    /// The note of a target. The file's name is a hash, so that titles may hold anything. The playbook counts by its file name alone:
+    /// the folder that it is checked out to may be another one in each run.
+    pub(super) fn of(probe: &Probe, playbook: &str, play: &str, target: &Target) -> Self {
+        let key = format!("{playbook}\0{play}\0{}\0{}", target.host, target.node.as_deref().unwrap_or_default());
         let name = Digest::of(key.as_bytes()).short();
-        Self { path: folder(probe).join(name), play: play.to_owned(), node: target.node.clone() }
+        let (playbook, play) = (playbook.to_owned(), play.to_owned());
+        Self { path: folder(probe).join(name), playbook, play, node: target.node.clone() }
     }
 
     /// Where it is.
@@ -59,7 +64,12 @@ impl Pending {
             return if hands.exists(&self.path)? { hands.remove_file(&self.path) } else { Ok(()) };
         }
         hands.own_dirs(self.path.ancestors().skip(1).take(2).collect::<Vec<_>>().into_iter().rev())?;
-        let note = Note { play: self.play.clone(), node: self.node.clone(), handlers: names.to_vec() };
+        let note = Note {
+            playbook: self.playbook.clone(),
+            play: self.play.clone(),
+            node: self.node.clone(),
+            handlers: names.to_vec(),
+        };
         let text = serde_json::to_vec(&note).context("the note cannot be written")?;
         hands.replace(&self.path, &text, Attrs::mode(0o600))
     }

@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::blobs::Blobs;
 use super::container_mounts;
-use super::open::{Open, judge};
+use super::open::{Open, given_up, judge};
 use super::pending::{self, Pending};
-use super::step::{Before, Prepared, carry_out, hands, prepare};
+use super::step::{Before, Done, Prepared, applies, carry_out, hands, prepare};
 use crate::event::{EventKind, Outcome, StepRef, Tally, Target};
 use crate::failure::{Failure, FailureKind};
 use crate::plan::{Handler, HostPlan, RunOptions, Stage, Step, TargetPlan};
@@ -29,8 +29,22 @@ pub struct World {
     pub events: mpsc::UnboundedSender<EventKind>,
     /// Words of the controller; when the channel closes, the controller is gone.
     pub orders: mpsc::UnboundedReceiver<Orders>,
-    /// Becomes true when no further step may start.
-    pub stop: watch::Receiver<bool>,
+    /// How urgently the run is to stop.
+    pub stop: watch::Receiver<Stop>,
+    /// Becomes true while a change is neither confirmed nor put back.
+    pub open: watch::Sender<bool>,
+}
+
+/// How urgently a run is to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Not at all.
+    #[default]
+    No,
+    /// The running step comes to its end, and so does a change that it belongs to: a container is plugged in and judged. No other starts.
+    InOrder,
+    /// At once; on a host, a change that is neither confirmed nor put back is put back first.
+    Now,
 }
 
 /// A word of the controller about stages.
@@ -44,18 +58,20 @@ pub enum Orders {
 
 /// Runs a plan to its end. The last event is [`EventKind::HostFinished`], unless the controller goes away.
 pub async fn run(plan: HostPlan, world: World) {
-    let HostPlan { run: _, host, stages, blobs, facts, options } = plan;
-    let World { blobs: controller, state_dir, events, mut orders, stop } = world;
+    let HostPlan { run: _, playbook, host, stages, blobs, facts, options } = plan;
+    let World { blobs: controller, state_dir, events, mut orders, stop, open } = world;
     let blobs = Arc::new(Blobs::new(blobs, controller));
     let blobs_source: Arc<dyn BlobSource> = Arc::clone(&blobs) as Arc<dyn BlobSource>;
     let background = Background::default();
     let mut runner = Runner {
+        playbook,
         host,
         options,
         probe: Probe::new(blobs_source, Arc::new(|_: &str, _| {}), state_dir).with_background(&background),
         blobs,
         events,
         stop,
+        open,
         facts: Map::new(),
         failed: BTreeSet::new(),
         unapplied: BTreeMap::new(),
@@ -103,6 +119,15 @@ fn of_node(target: &Target) -> String {
     target.node.as_ref().map_or_else(String::new, |node| format!("{node}: "))
 }
 
+/// The work of a step, unless its run is to stop at once.
+async fn until_given_up(work: impl Future<Output = Done>, stop: &watch::Receiver<Stop>) -> Done {
+    let mut stop = stop.clone();
+    tokio::select! {
+        done = work => done,
+        Ok(_) = stop.wait_for(|stop| *stop == Stop::Now) => Outcome::Failed(given_up(), None).into(),
+    }
+}
+
 fn aborted() -> Failure {
     Failure::of(FailureKind::Aborted, "stopped by request: no further step was started")
 }
@@ -127,10 +152,10 @@ impl Gate {
         &mut self,
         stage: u32,
         orders: &mut mpsc::UnboundedReceiver<Orders>,
-        stop: &mut watch::Receiver<bool>,
+        stop: &mut watch::Receiver<Stop>,
     ) -> Word {
         loop {
-            if *stop.borrow() {
+            if *stop.borrow() > Stop::No {
                 return Word::Stopped;
             }
             if self.skipped.iter().any(|(from, to)| (*from..=*to).contains(&stage)) {
@@ -155,13 +180,17 @@ impl Gate {
 }
 
 struct Runner {
+    /// The playbook's file name.
+    playbook: String,
     host: String,
     options: RunOptions,
     blobs: Arc<Blobs>,
     /// What the probes of all steps come from: they share what they know of the host.
     probe: Probe,
     events: mpsc::UnboundedSender<EventKind>,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stop>,
+    /// Whether a change is neither confirmed nor put back.
+    open: watch::Sender<bool>,
     facts: Map,
     /// Targets that failed; a failed host stops its nodes too.
     failed: BTreeSet<Target>,
@@ -245,7 +274,7 @@ impl Runner {
     /// Everything of one target in a stage. False when something failed that counts.
     async fn target(&mut self, plan: &TargetPlan, play: &str) -> bool {
         let probe = self.probe(0);
-        let pending = Pending::of(&probe, play, &plan.target);
+        let pending = Pending::of(&probe, &self.playbook, play, &plan.target);
         self.notes.insert(pending.path().to_owned());
         let notified = pending.read(&probe).unwrap_or_else(|failure| {
             let message = format!(
@@ -266,7 +295,8 @@ impl Runner {
         };
         let mut whole = true;
         for step in &plan.steps {
-            if self.wants_to_stop() {
+            // What was begun comes to its end: a new container that is not plugged in yet is a site that is down.
+            if course.open.is_none() && self.wants_to_stop() {
                 break;
             }
             if !self.step(step, &mut course, false).await {
@@ -284,7 +314,7 @@ impl Runner {
     }
 
     fn wants_to_stop(&mut self) -> bool {
-        if *self.stop.borrow() && self.stopped.is_none() {
+        if *self.stop.borrow() > Stop::No && self.stopped.is_none() {
             self.stopped = Some(aborted());
         }
         self.stopped.is_some()
@@ -350,10 +380,11 @@ impl Runner {
                     let names: Vec<String> = note.handlers.iter().map(|name| format!("`{name}`")).collect();
                     let node = note.node.map_or_else(String::new, |node| format!(" on {node}"));
                     format!(
-                        "still due from an earlier run: {} of play \"{}\"{node}, which did not take place now; \
+                        "still due from an earlier run: {} of play \"{}\" in {}{node}, which did not take place now; \
                          where there is no such play any more, remove {path} to forget it",
                         names.join(", "),
-                        note.play
+                        note.play,
+                        note.playbook
                     )
                 }
                 Err(failure) => format!("a note of due handlers cannot be read: {failure}; remove it to forget them"),
@@ -402,12 +433,17 @@ impl Runner {
                 let probe = self.probe(step.id);
                 probe.container_mounts().add(ready.writable_sources());
                 probe.declared_links().add(ready.link());
-                let done = carry_out(&ready, step, self.options, &before, &probe, &announce).await;
+                if ready.is_exchange() && !step.in_rollout {
+                    self.open.send_replace(applies(self.options));
+                }
+                let work = Box::pin(carry_out(&ready, step, self.options, &before, &probe, &announce));
+                let done = if course.open.is_some() { until_given_up(work, &self.stop).await } else { work.await };
                 (reference, Some(ready), done)
             }
         };
-        let super::step::Done { outcome, output } = done;
-        let outcome = judge(&mut course.open, step, ready, outcome, self.options, &self.probe(step.id)).await;
+        let Done { outcome, output } = done;
+        let given_up = *self.stop.borrow() == Stop::Now;
+        let outcome = judge(&mut course.open, step, ready, outcome, self.options, &self.probe(step.id), given_up).await;
         let outcome = match outcome {
             Outcome::Failed(failure, change) if step.ignore_failure => Outcome::Ignored(failure, change),
             outcome => outcome,
@@ -450,6 +486,7 @@ impl Runner {
             course.notified.extend(wanted);
         }
         self.say(EventKind::StepFinished { step: reference, outcome, output, took_ms });
+        self.open.send_replace(course.open.as_ref().is_some_and(|open| !open.in_rollout));
         !stops
     }
 }

@@ -17,6 +17,8 @@ use crate::value::{Blob, Digest, Value};
 pub struct HostPlan {
     /// Unique name of the run, for locks and messages.
     pub run: String,
+    /// The playbook's file name, without its folder: what is noted on the host for a later run is noted for it.
+    pub playbook: String,
     /// The host's inventory name.
     pub host: String,
     /// The parts of plays that concern this host, in order.

@@ -33,6 +33,9 @@ pub const TOO_LONG: &str = "too_long";
 /// How long the running step may go on after a stop: the limit `abort`.
 pub const ABORT: Duration = Duration::from_secs(10);
 
+/// How long a change that is neither confirmed nor put back may take to be put back, when the run is given up: the limit `put back`.
+pub const PUT_BACK: Duration = Duration::from_secs(60);
+
 /// How long destructors (which kill process groups) may take when the helper ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -252,15 +255,19 @@ impl Session {
             let _ = orders.send(order);
         }
         let (events, mut happened) = mpsc::unbounded_channel();
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(engine::Stop::No);
+        let (open, is_open) = watch::channel(false);
         let host = plan.host.clone();
         let started = Instant::now();
         let blobs = Arc::new(Remote { replies: self.replies.clone(), asked: Arc::clone(&self.asked) });
-        let world = World { blobs, state_dir: self.state_dir.clone(), events, orders: order_queue, stop: stopped };
+        let world =
+            World { blobs, state_dir: self.state_dir.clone(), events, orders: order_queue, stop: stopped, open };
         // Aborted on drop, so that the children of a running step die with it.
         let engine = AbortOnDrop(tokio::spawn(engine::run(plan, world)));
         let mut index = 0;
         let mut deadline: Option<tokio::time::Instant> = None;
+        // Why the run is given up; what is open is put back before the helper ends.
+        let mut given_up: Option<Failure> = None;
         loop {
             tokio::select! {
                 event = happened.recv() => {
@@ -271,11 +278,19 @@ impl Session {
                     index += 1;
                     let _ = self.replies.send(ToController::Event(Box::new(event)));
                     if last {
-                        return Ok(());
+                        return given_up.filter(|failure| failure.kind == FailureKind::Lost).map_or(Ok(()), Err);
                     }
                 }
-                message = incoming.next() => {
-                    match message? {
+                message = incoming.next(), if given_up.as_ref().is_none_or(|failure| failure.kind != FailureKind::Lost) => {
+                    let message = match message {
+                        Ok(message) => message,
+                        Err(failure) if *is_open.borrow() => {
+                            give_up(&mut given_up, failure, &stop, &mut deadline);
+                            continue;
+                        }
+                        Err(failure) => return Err(failure),
+                    };
+                    match message {
                         ToHelper::Go { stage, without } => {
                             let _ = orders.send(Orders::Go(stage, without));
                         },
@@ -284,15 +299,25 @@ impl Session {
                         },
                         ToHelper::Blob { digest, piece, last } => self.received(digest, &piece, last),
                         ToHelper::Stop => {
-                            let _ = stop.send(true);
+                            stop.send_if_modified(|stop| *stop < engine::Stop::InOrder && {
+                                *stop = engine::Stop::InOrder;
+                                true
+                            });
                             deadline.get_or_insert(tokio::time::Instant::now() + ABORT);
                         }
                         ToHelper::Ping | ToHelper::Plan { .. } | ToHelper::Lock { .. } | ToHelper::Unlock => {}
                     }
                 }
                 () = until(deadline) => {
-                    return Err(Failure::of(FailureKind::Aborted, "the running step did not end")
-                        .because(Failure::timeout("abort", ABORT)));
+                    if let Some(failure) = given_up {
+                        return Err(failure.because(Failure::timeout("put back", PUT_BACK)));
+                    }
+                    let failure = Failure::of(FailureKind::Aborted, "the running step did not end")
+                        .because(Failure::timeout("abort", ABORT));
+                    if !*is_open.borrow() {
+                        return Err(failure);
+                    }
+                    give_up(&mut given_up, failure, &stop, &mut deadline);
                 }
             }
         }
@@ -408,6 +433,19 @@ fn place_of(path: &Path) -> Result<String, Failure> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let meta = std::fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
     Ok(format!("{} {}:{}", boot.trim(), meta.dev(), meta.ino()))
+}
+
+/// Has the engine put back what is open, within [`PUT_BACK`]. A controller that goes away meanwhile changes nothing.
+fn give_up(
+    given_up: &mut Option<Failure>,
+    failure: Failure,
+    stop: &watch::Sender<engine::Stop>,
+    deadline: &mut Option<tokio::time::Instant>,
+) {
+    if given_up.replace(failure).is_none() {
+        *deadline = Some(tokio::time::Instant::now() + PUT_BACK);
+        stop.send_replace(engine::Stop::Now);
+    }
 }
 
 async fn until(deadline: Option<tokio::time::Instant>) {

@@ -24,8 +24,9 @@ pub(super) fn connect(r#become: bool, reach: &Reach, state_dir: Option<&str>) ->
     if let Some(state_dir) = state_dir {
         command.args(["--state-dir", state_dir]);
     }
-    // A group of its own: Ctrl-C at the terminal reaches the coordinator alone, which stops the helper in order.
-    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    // A group of its own: Ctrl-C at the terminal reaches the coordinator alone, which stops the helper in order. It is not killed when the
+    // link is dropped: it ends by itself once its stdin is closed, as over SSH, and may have a container to put back before that.
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let unreachable = |text: String| Failure::of(FailureKind::Unreachable, text);
     let mut child = command.spawn().map_err(|error| unreachable(format!("the helper cannot be started: {error}")))?;
     let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());

@@ -178,7 +178,8 @@ play "more" on hosts.all_of_them {
     // Its play does not take place.
     let run = place.play(&["--tags", "more"]).expect(0);
     assert_eq!(run.steps(), ["h command true: ok"]);
-    let due = "still due from an earlier run: `reload` of play \"configuration\", which did not take place now";
+    let due =
+        "still due from an earlier run: `reload` of play \"configuration\" in play.fp, which did not take place now";
     assert!(run.text.contains(due), "{}", run.text);
     // Its play does, with a task that has nothing to do with it: it is tried.
     place.play(&["--tags", "other"]).expect(4);
@@ -204,7 +205,7 @@ fn a_handler_or_a_play_that_was_renamed_while_it_was_due_is_told_in_every_run() 
         (
             "\"configuration\"",
             "\"the configuration\"",
-            "`reload` of play \"configuration\", which did not take place now",
+            "`reload` of play \"configuration\" in play.fp, which did not take place now",
         ),
     ] {
         place.write("play.fp", &playbook.replace(from, to));
@@ -214,6 +215,21 @@ fn a_handler_or_a_play_that_was_renamed_while_it_was_due_is_told_in_every_run() 
         }
     }
     place.write("play.fp", &playbook);
+    place.play(&[]).expect(0);
+    assert_eq!(place.read("log").unwrap(), "reloaded\n");
+}
+
+#[test]
+fn a_note_is_for_the_playbook_that_left_it() {
+    let place = Place::new(&["h"], DUE);
+    place.play(&[]).expect(4);
+    fs::write(place.out("go"), "").unwrap();
+    // Another project, with a play and a handler of the same names.
+    let other = fs::read_to_string(place.path("play.fp")).unwrap().replace("reloaded", "another");
+    place.write("other.fp", &other);
+    let run = place.play_file("other.fp", &[]).expect_nothing_done();
+    assert!(run.text.contains("`reload` of play \"configuration\" in play.fp"), "{}", run.text);
+    assert_eq!(place.read("log"), None);
     place.play(&[]).expect(0);
     assert_eq!(place.read("log").unwrap(), "reloaded\n");
 }

@@ -65,21 +65,26 @@ impl Place {
         }
     }
 
-    fn command(&self, more: &[&str]) -> Command {
+    fn command(&self, file: &str, more: &[&str]) -> Command {
         let mut command = Command::new(fanli());
-        command.args(["play", "play.fp", "--json", "--state-dir"]).arg(self.path("state-%h")).args(more);
+        command.args(["play", file, "--json", "--state-dir"]).arg(self.path("state-%h")).args(more);
         command.current_dir(self.dir.path());
         command
     }
 
     /// Starts a play, to be disturbed.
     pub(super) fn start(&self, more: &[&str]) -> Child {
-        self.command(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        self.command("play.fp", more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 
     /// A play from its start to its end.
     pub(super) fn play(&self, more: &[&str]) -> Run {
         Run::of(self.start(more))
+    }
+
+    /// The same of another playbook in its folder.
+    pub(super) fn play_file(&self, file: &str, more: &[&str]) -> Run {
+        Run::of(self.command(file, more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
     }
 }
 

@@ -17,7 +17,7 @@ const PLAY: &str = r#"play "p" on hosts.all_of_them {
 
 #[test]
 fn a_signal_lets_the_running_step_end_and_starts_no_other() {
-    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
         let place = Place::new(&["h"], PLAY);
         let child = place.start(&[]);
         place.wait_for("started");

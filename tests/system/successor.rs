@@ -1,6 +1,8 @@
 //! A container's successor by plays: it keeps its place only when it stays up, is plugged in and answers; else the one before is back.
 
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use crate::common::fanli;
 use crate::docker_hosts::{Host, Hosts};
@@ -12,6 +14,7 @@ vars {
   address = 10.99.0.21
   image   = "fanli/example:1"
   restart = "no"
+  within  = 3s
 }
 
 hosts here {
@@ -31,7 +34,7 @@ play "site" on hosts.here {
     restart      = restart
     stop_timeout = 1s
     attach "wire" { address = address  probe = off }
-    healthy = http("http://{{ address }}/", within: 3s)
+    healthy = http("http://{{ address }}/", within: within)
   }
 }
 "#;
@@ -42,10 +45,15 @@ hosts here {
   host "localhost" { connection = local }
 }
 
+vars { release = "one" }
+
 play "image" on hosts.here {
   image "fdk/app:1" { context = "app" }
+  directory "/srv/fdk/{{ release }}"
+  link "/srv/fdk/current" { to = "/srv/fdk/{{ release }}" }
   container "fdk-i" {
     image        = "fdk/app:1"
+    mounts       = ["/srv/fdk/current" -> "/data"]
     command      = ["sleep", "600"]
     stop_timeout = 0s
   }
@@ -152,6 +160,89 @@ fn a_successor_that_fails_gives_its_place_back() {
     assert_eq!(host.must("docker ps -a --format '{{.Names}}'"), "fdk-s");
 }
 
+/// Starts a play, and waits until its new container runs and is plugged in.
+fn begun(place: &Place, more: &[&str]) -> Child {
+    let pid = place.host.pid.to_string();
+    let mut command = Command::new("nsenter");
+    command.args(["-t", &pid, "-m", "-n", "-u", fanli(), "play"]).arg(place.folder.join("site.fp")).args(more);
+    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    place.host.must(
+        "for turn in $(seq 200); do \
+           [ \"$(docker inspect -f '{{.State.Running}}' fdk-s.fanli-old 2>/dev/null)\" = false ] && \
+           docker exec fdk-s ip addr 2>/dev/null | grep -q 10.99.0. && exit 0; sleep 0.05; \
+         done; docker ps -a; exit 1",
+    );
+    run
+}
+
+fn kill(run: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap().success());
+}
+
+/// The exit code of a run and what it said.
+fn end(run: Child) -> (Option<i32>, String) {
+    let done = run.wait_with_output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
+    eprintln!("{text}");
+    (done.status.code(), text)
+}
+
+#[test]
+fn a_run_that_is_stopped_brings_an_exchange_to_its_end() {
+    let hosts = Hosts::start("yg", 1);
+    let host = &hosts.hosts[0];
+    let place = Place { host, folder: hosts.shared().join("plays") };
+    place.write("site.fp", SITE);
+    place.plays("site.fp", "");
+    let first = place.id();
+    let as_before = |when: &str| {
+        for _ in 0..200 {
+            if host.must("ls /var/lib/fanli/aside 2>/dev/null || :").is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert_eq!(place.id(), first, "{when}");
+        assert_eq!(host.must("docker ps -a --format '{{.Names}} {{.State}}'"), "fdk-s running", "{when}");
+        let answer = hosts.on_switch("timeout 5 busybox wget -qO- http://10.99.0.21/");
+        assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "one", "{when}");
+    };
+    let silent = [r#"--set=program=["sleep", "600"]"#, "--set=within=60s"];
+
+    let mut run = begun(&place, &silent);
+    kill(&run, "-KILL");
+    run.wait().unwrap();
+    as_before("after a kill of the controller");
+
+    // A signal gives the new one the time that a step has.
+    let run = begun(&place, &silent);
+    kill(&run, "-HUP");
+    let (code, said) = end(run);
+    assert_eq!(code, Some(129));
+    assert!(said.contains("the container as it was before has been put back, and runs"), "{said}");
+    as_before("after a signal that found a silent one");
+
+    let run = begun(&place, &silent);
+    kill(&run, "-INT");
+    std::thread::sleep(Duration::from_millis(300));
+    kill(&run, "-INT");
+    let (code, said) = end(run);
+    assert_eq!(code, Some(130));
+    assert!(said.contains("the host itself puts the old one back"), "{said}");
+    as_before("after two signals");
+
+    // A good one is judged, and stays.
+    let run = begun(&place, &[r#"--set=program=["sh", "-c", "sleep 2; exec httpd -f -h /www"]"#, "--set=within=60s"]);
+    kill(&run, "-TERM");
+    let (code, _) = end(run);
+    assert_eq!(code, Some(143));
+    assert_ne!(place.id(), first);
+    assert_eq!(host.must("docker ps -a --format '{{.Names}} {{.State}}'"), "fdk-s running");
+    assert_eq!(host.must("ls /var/lib/fanli/aside 2>/dev/null || :"), "");
+    let answer = hosts.on_switch("timeout 5 busybox wget -qO- http://10.99.0.21/");
+    assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "one");
+}
+
 #[test]
 fn what_a_check_cannot_know_is_unknown_and_what_is_ignored_is_no_part_of_an_image() {
     let hosts = Hosts::start("u", 1);
@@ -181,4 +272,9 @@ fn what_a_check_cannot_know_is_unknown_and_what_is_ignored_is_no_part_of_an_imag
     assert_eq!(host.must("docker inspect -f '{{.Id}}' fdk-i"), before);
     place.plays("image.fp", "");
     assert_eq!(host.must("docker exec fdk-i cat /app/page"), "two");
+    // A link that is turned under what a container mounts.
+    let said = place.plays("image.fp", "--check --set release=two");
+    assert!(said.contains("`link /srv/fdk/current` was not applied, and this may have to change with it"), "{said}");
+    place.plays("image.fp", "--set release=two");
+    host.must("touch /srv/fdk/two/x; docker exec fdk-i busybox test -e /data/x");
 }

@@ -22,6 +22,7 @@ fn plan(path: &std::path::Path, blob: Blob) -> HostPlan {
     let options = RunOptions { check: false, diff: false, step_limit: Duration::from_secs(60), lock_wait: None };
     HostPlan {
         run: "r".to_owned(),
+        playbook: "play.fp".to_owned(),
         host: "evil".to_owned(),
         stages: vec![stage],
         blobs: BTreeMap::new(),

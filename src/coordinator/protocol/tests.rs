@@ -319,7 +319,7 @@ prop_compose! {
             Stage { number, play: number, title: format!("play {number}"), batch: None, rescue, targets }
         });
         let options = RunOptions { check, diff: false, step_limit: Duration::from_secs(10), lock_wait: None };
-        HostPlan { run: "r".to_owned(), host: HOST.to_owned(), stages: stages.collect(), blobs: BTreeMap::new(), facts, options }
+        HostPlan { run: "r".to_owned(), playbook: "site.fp".to_owned(), host: HOST.to_owned(), stages: stages.collect(), blobs: BTreeMap::new(), facts, options }
     }
 }
 
@@ -491,6 +491,7 @@ fn simple() -> HostPlan {
     let stage = Stage { number: 0, play: 0, title: "play 0".to_owned(), batch: None, rescue: false, targets };
     HostPlan {
         run: "r".to_owned(),
+        playbook: "site.fp".to_owned(),
         host: HOST.to_owned(),
         stages: vec![stage],
         blobs: BTreeMap::new(),
