@@ -13,6 +13,9 @@ use crate::value::{Blob, Digest, Value, show_size};
 /// The fields of a thing, by name.
 pub type Fields = BTreeMap<String, Datum>;
 
+/// The field that stands for the work of an action itself, where nothing else can be seen of it.
+pub const DONE: &str = "done";
+
 /// A thing as it is or as it should be. A kind puts only what the user asked for into the desired state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {

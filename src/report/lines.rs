@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::rollout;
 use super::words::{Paint, bounded, bounded_to, paint, short, took};
-use crate::change::{Change, FieldChange, Verb};
+use crate::change::{Change, DONE, FieldChange, Verb};
 use crate::event::{Event, EventKind, Outcome, StepRef};
 use crate::failure::{Failure, FailureKind};
 use crate::visible::count;
@@ -194,7 +194,10 @@ impl Lines {
             }
             Outcome::Failed(failure, change) | Outcome::Ignored(failure, change) => {
                 self.failure(&mut text, failure);
-                if let Some(change) = change {
+                // That an action is not done is said already.
+                if let Some(change) =
+                    change.as_ref().filter(|change| change.fields.iter().any(|field| field.field != DONE))
+                {
                     self.change(&mut text, change);
                 }
                 let _ = writeln!(text, "      at {}", short(&step.at));

@@ -24,6 +24,7 @@ pub(super) struct Recap {
     rows: BTreeMap<String, Row>,
     slowest: Vec<(u64, String)>,
     timeline: Timeline,
+    warnings: u32,
     end: Option<(Verdict, Tally, u64)>,
 }
 
@@ -87,6 +88,7 @@ impl Recap {
             rows: BTreeMap::new(),
             slowest: Vec::new(),
             timeline: Timeline::default(),
+            warnings: 0,
             end: None,
         }
     }
@@ -117,6 +119,7 @@ impl Recap {
                 let row = self.rows.entry(event.host.clone()).or_default();
                 (row.stopped, row.busy) = (true, failure.kind == FailureKind::Busy && failure.hint.is_some());
             }
+            EventKind::Warning { .. } => self.warnings = self.warnings.saturating_add(1),
             EventKind::RunFinished { tally, verdict } => self.end = Some((*verdict, *tally, event.at_ms)),
             _ => {}
         }
@@ -166,14 +169,18 @@ impl Recap {
             0 => String::new(),
             failures => format!(", {} ignored", count(failures, "failure")),
         };
+        let noted = match self.warnings {
+            0 => ignored.clone(),
+            warnings => format!("{ignored}, {}", count(warnings, "warning")),
+        };
         match verdict {
-            Verdict::Converged if tally.changed == 0 && tally.ignored == 0 => {
+            Verdict::Converged if tally.changed == 0 && noted.is_empty() => {
                 ("nothing to do: everything is as declared".to_owned(), Paint::Good)
             }
-            Verdict::Converged if tally.changed == 0 => (format!("nothing changed{ignored}"), Paint::Change),
+            Verdict::Converged if tally.changed == 0 => (format!("nothing changed{noted}"), Paint::Change),
             Verdict::Converged => {
                 let how = if tally.ignored > 0 { Paint::Change } else { Paint::Good };
-                (format!("done: {} applied{ignored}", count(tally.changed, "change")), how)
+                (format!("done: {} applied{noted}", count(tally.changed, "change")), how)
             }
             Verdict::WouldChange => {
                 let unknown = if tally.unknown > 0 {
@@ -183,7 +190,7 @@ impl Recap {
                 };
                 let changes = count(tally.changed, "change");
                 (
-                    format!("only looked: {changes} would be applied{unknown}{ignored}; run without --check to apply"),
+                    format!("only looked: {changes} would be applied{unknown}{noted}; run without --check to apply"),
                     Paint::Change,
                 )
             }

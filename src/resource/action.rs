@@ -8,14 +8,11 @@ use std::time::Duration;
 use super::param::{HostPath, Mode, Owner};
 use super::patience::Patience;
 use super::{ArgError, Nature, Observed};
-use crate::change::{Datum, Fields, State};
+use crate::change::{DONE, Datum, Fields, State};
 use crate::failure::Failure;
 use crate::system::process::{Ended, Program};
 use crate::system::{Actuator, Probe};
 use crate::value::{Map, Value};
-
-/// The field that stands for the work itself where nothing else can be seen.
-const DONE: &str = "done";
 
 /// A program with all that is declared about it.
 pub(super) struct Action<'a> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::supervised::{check, check_limit, look, output, running};
-use crate::change::{Change, Fields, State};
+use crate::change::{Change, DONE, Fields, State};
 use crate::failure::Failure;
 use crate::resource::action::check_argv;
 use crate::resource::param::HostPath;
@@ -132,7 +132,7 @@ impl Resource for Reload {
     }
 
     fn desired(&self) -> State {
-        State::present([("done", true)])
+        State::present([(DONE, true)])
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
