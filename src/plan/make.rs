@@ -135,6 +135,7 @@ pub fn make<'p>(
     }
     if errors.is_empty() {
         check_set(playbook, &files, &mut errors);
+        check_some(playbook, request, &stages, named, &mut errors);
     }
     let errors = errors.into_inner();
     if !errors.is_empty() {
@@ -145,6 +146,7 @@ pub fn make<'p>(
         let blobs = inline(&of_host.stages, &contents);
         let plan = HostPlan {
             run: request.run.clone(),
+            playbook: request.playbook.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             host: host.name.clone(),
             stages: of_host.stages,
             blobs,
@@ -155,6 +157,21 @@ pub fn make<'p>(
     });
     let run = RunPlan { hosts: hosts.collect(), stages, rollouts, contents };
     Ok((run, inventory))
+}
+
+/// A whole playbook runs over somebody, and what `--tags` chooses is not left out again by `--skip-tags`.
+fn check_some(playbook: &Playbook, request: &PlanRequest, stages: &[StageInfo], named: usize, errors: &mut Errors) {
+    let chosen = !request.tags.is_empty() || !request.skip_tags.is_empty();
+    if let (Some(play), 0, Part::All, false) = (playbook.plays.first(), named, &request.part, chosen) {
+        let error = Diagnostic::new(play.on.span, "no play runs over any host or node: every group is empty");
+        errors.push_inside(error.help("`fanli hosts` lists hosts and nodes; is it the right environment?"));
+    }
+    if stages.is_empty() && !request.tags.is_empty() && !request.skip_tags.is_empty() {
+        let error = Diagnostic::new(Span::NOWHERE, "--tags and --skip-tags leave no task");
+        errors.push(
+            error.help("every task that --tags chooses has a tag of --skip-tags, too, or its condition does not hold"),
+        );
+    }
 }
 
 #[derive(Default)]

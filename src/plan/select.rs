@@ -27,6 +27,10 @@ pub(super) fn check_tags(playbook: &Playbook, request: &PlanRequest, found: BTre
     if playbook.plays.iter().any(|play| play.rollout.is_some()) {
         known.insert(ROLLOUT_TAG.to_owned());
     }
+    for tag in request.tags.iter().filter(|tag| request.skip_tags.contains(tag)) {
+        let error = Diagnostic::new(Span::NOWHERE, format!("`{tag}` is in --tags and in --skip-tags"));
+        errors.push(error.help("nothing is left of it: what --skip-tags names is left out, whatever else chooses it"));
+    }
     for (option, tags) in [("--tags", &request.tags), ("--skip-tags", &request.skip_tags)] {
         for tag in tags.iter().filter(|tag| !known.contains(*tag)) {
             let error = Diagnostic::new(Span::NOWHERE, format!("{option}: no task has the tag `{tag}`"));
@@ -98,7 +102,13 @@ impl Limit {
     pub(super) fn read(text: Option<&str>, inventory: &Inventory, errors: &mut Errors) -> Self {
         let mut limit = Self { include: Vec::new(), exclude: Vec::new() };
         let mut sound = true;
-        for part in text.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let parts = || text.unwrap_or_default().split(',').map(str::trim).filter(|part| !part.is_empty());
+        if text.is_some() && parts().next().is_none() {
+            let error = Diagnostic::new(Span::NOWHERE, "--limit: it names no host and no node");
+            errors.push(error.help("an empty variable in a script? leave the option out to take all"));
+            sound = false;
+        }
+        for part in parts() {
             let (list, pattern) = match part.strip_prefix('!') {
                 Some(pattern) => (&mut limit.exclude, pattern),
                 None => (&mut limit.include, part),

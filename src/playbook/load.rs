@@ -74,7 +74,7 @@ pub fn load(request: &Request, sources: &mut Sources) -> (Playbook, Vec<Diagnost
     if !playbook.torn {
         errors.extend(resolve::resolve(&trees, &mut playbook));
     }
-    playbook.set = set::values(&playbook, &request.set);
+    playbook.set = set::values(&playbook, &request.set, &mut errors);
     if !playbook.torn {
         let (wrong, names) = names::check(&playbook, &request.set.keys().cloned().collect(), sources);
         errors.extend(wrong);

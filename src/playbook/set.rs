@@ -1,26 +1,34 @@
 //! What `--set` binds: literals and text, never a computation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::model::{Binding, HostItem, Playbook};
+use super::model::{HostItem, Playbook};
+use crate::diagnostic::Diagnostic;
 use crate::expr::literal;
-use crate::syntax::ast::{Expr, ExprKind};
+use crate::source::Span;
+use crate::syntax::ast::{Expr, ExprKind, Name, Param};
 use crate::syntax::parse_value;
 use crate::value::{Map, Value};
 
-/// The values of what was typed, by name: a literal where it reads as one, else text. What a playbook declares as text stays the text that
-/// was typed: `60s` is not `1m`.
-pub(super) fn values(playbook: &Playbook, typed: &BTreeMap<String, String>) -> Map {
-    let value = |name: &str, text: &str| {
-        let found = spelled(text);
-        match found {
-            // Whoever quotes says that it is text; lists, maps and null are nothing that text could be.
-            Some(value @ (Value::Str(_) | Value::List(_) | Value::Map(_) | Value::Null)) => value,
-            Some(value) if !is_text(playbook, name) => value,
-            _ => Value::from(text),
+/// The values of what was typed, by name: a literal where it reads as one, else text. What a playbook declares as text is the text that
+/// was typed, whatever it looks like: `60s` is not `1m`. A truth value, a list or a map takes no value of another type.
+pub(super) fn values(playbook: &Playbook, typed: &BTreeMap<String, String>, errors: &mut Vec<Diagnostic>) -> Map {
+    let mut values = Map::new();
+    for (name, text) in typed {
+        let declared = declared(playbook, name);
+        let value = match spelled(text) {
+            Some(value) if !declared.contains(&Declared::Text) => value,
+            _ => Value::from(text.as_str()),
+        };
+        if let Some(only) = declared.first().filter(|_| declared.len() == 1)
+            && let Some(help) = only.refuses(&value)
+        {
+            let message = format!("--set: `{name}` is declared as {}, and `{text}` is none", only.name());
+            errors.push(Diagnostic::new(Span::NOWHERE, message).help(help));
         }
-    };
-    typed.iter().map(|(name, text)| (name.clone(), value(name, text))).collect()
+        values.insert(name.clone(), value);
+    }
+    values
 }
 
 /// The literal that a text is. A number or a mode that would be written in another way is none: `007` is not `0007`.
@@ -36,23 +44,90 @@ fn spelled(text: &str) -> Option<Value> {
     (!other).then_some(value)
 }
 
-/// Whether a variable of that name is declared as text anywhere: by a text that it is bound to, or by a role's parameter.
-fn is_text(playbook: &Playbook, name: &str) -> bool {
-    let text = |value: &Expr| matches!(value.kind, ExprKind::Text { .. });
-    let binds = |vars: &[Binding]| vars.iter().any(|(known, value)| known.text == name && text(value));
-    playbook.vars.iter().any(|var| var.name.text == name && text(&var.value))
-        || playbook.groups.iter().any(|group| binds(&group.vars) || of_hosts(&group.items, &binds))
-        || playbook.nodes.iter().any(|group| binds(&group.vars))
-        || playbook.roles.values().flat_map(|role| &role.params).any(|param| {
-            param.name.text == name && (param.kind.text == "string" || param.default.as_ref().is_some_and(text))
-        })
+/// What a variable is bound to somewhere in the playbook, as far as that decides what may be typed for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Declared {
+    Text,
+    Bool,
+    List,
+    Map,
+    /// A number, an expression: anything may take its place.
+    Other,
 }
 
-fn of_hosts(items: &[HostItem], binds: &impl Fn(&[Binding]) -> bool) -> bool {
-    items.iter().any(|item| match item {
-        HostItem::Host { vars, .. } => binds(vars),
-        HostItem::For { body, .. } => of_hosts(body, binds),
-    })
+impl Declared {
+    fn of(value: &Expr) -> Self {
+        match &value.kind {
+            ExprKind::Text { .. } => Self::Text,
+            ExprKind::List { .. } => Self::List,
+            ExprKind::Map { .. } => Self::Map,
+            ExprKind::Literal { value: Value::Bool(_), .. } => Self::Bool,
+            _ => Self::Other,
+        }
+    }
+
+    /// What a role's parameter is by its type, or by its default where the type says nothing.
+    fn of_param(param: &Param) -> Self {
+        match param.kind.text.as_str() {
+            "string" => Self::Text,
+            "bool" => Self::Bool,
+            "list" => Self::List,
+            "map" => Self::Map,
+            _ => param.default.as_ref().map_or(Self::Other, Self::of),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Bool => "true or false",
+            Self::List => "a list",
+            Self::Map => "a map",
+            Self::Other => "a value",
+        }
+    }
+
+    /// How a value that does not fit is to be written. `null` fits everywhere.
+    fn refuses(self, value: &Value) -> Option<&'static str> {
+        match (self, value) {
+            (_, Value::Null)
+            | (Self::Text | Self::Other, _)
+            | (Self::Bool, Value::Bool(_))
+            | (Self::List, Value::List(_))
+            | (Self::Map, Value::Map(_)) => None,
+            (Self::Bool, _) => Some("write `true` or `false`"),
+            (Self::List, _) => Some("write it as in a playbook: `[\"a\", \"b\"]`, in quotes of the shell"),
+            (Self::Map, _) => Some("write it as in a playbook: `{ a = 1 }`, in quotes of the shell"),
+        }
+    }
+}
+
+/// What the variables and the roles' parameters of that name are declared as.
+fn declared(playbook: &Playbook, name: &str) -> BTreeSet<Declared> {
+    let mut found = BTreeSet::new();
+    let mut add = |bound: &Name, value: &Expr| {
+        if bound.text == name {
+            found.insert(Declared::of(value));
+        }
+    };
+    playbook.vars.iter().for_each(|var| add(&var.name, &var.value));
+    for group in &playbook.groups {
+        group.vars.iter().for_each(|(bound, value)| add(bound, value));
+        of_hosts(&group.items, &mut add);
+    }
+    playbook.nodes.iter().flat_map(|group| &group.vars).for_each(|(bound, value)| add(bound, value));
+    let params = playbook.roles.values().flat_map(|role| &role.params).filter(|param| param.name.text == name);
+    found.extend(params.map(Declared::of_param));
+    found
+}
+
+fn of_hosts(items: &[HostItem], add: &mut impl FnMut(&Name, &Expr)) {
+    for item in items {
+        match item {
+            HostItem::Host { vars, .. } => vars.iter().for_each(|(bound, value)| add(bound, value)),
+            HostItem::For { body, .. } => of_hosts(body, add),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -286,6 +286,9 @@ play "p" on hosts.all_of_them {
         ("1024KiB", "\"5\"", "5"),
         ("true", "2024-11-29", "2024-11-29"),
         ("0755", "-1", "0"),
+        ("[1, 2]", "1", "2"),
+        ("\"q\"", "1", "2"),
+        ("null", "1", "2"),
     ] {
         let set = [format!("text={text}"), format!("count={count}"), "wait=1m".to_owned(), format!("given={text}")];
         let set: Vec<&str> = set.iter().flat_map(|one| ["--set", one]).collect();

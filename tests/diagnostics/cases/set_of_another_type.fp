@@ -1,0 +1,19 @@
+#: --set open=yes --set names=one --set limits=5 --set title=[1,2]
+vars {
+  open   = true
+  names  = ["a", "b"]
+  limits = { a = 1 }
+  title  = "t"
+}
+
+hosts web {
+  host "web1"
+}
+
+play "web" on hosts.web {
+  when open {
+    for name in names {
+      file "/srv/{{ name }}" { content = "{{ title }} {{ limits }}" }
+    }
+  }
+}

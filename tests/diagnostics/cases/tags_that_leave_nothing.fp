@@ -1,0 +1,8 @@
+#: --tags config --skip-tags slow
+hosts web {
+  host "web1"
+}
+
+play "web" on hosts.web {
+  directory "/srv/web" { tags = ["config", "slow"] }
+}
