@@ -240,19 +240,26 @@ fn meaning(frame: &[u8], own: Mac, address: Ipv4Addr) -> Heard {
 }
 
 impl Actuator {
-    /// Tells the neighbours of an interface inside a namespace who has its addresses now: ARP announcements (RFC 5227, section
+    /// Tells the neighbours of an interface, inside a namespace or of this host, who has its addresses now: ARP announcements (RFC 5227, section
     /// 2.3), unsolicited neighbour advertisements for IPv6 (RFC 4861, section 7.2.6). Without them they may ask the old MAC for
     /// as long as their tables keep it. The first is sent before this returns; the others go out in the background, and the
     /// run does not end before them.
     ///
     /// # Errors
     /// The first could not be sent: no reason to fail a step (moby#49593).
-    pub fn announce(&self, inside: &Namespace, link: u32, mac: Mac, addresses: &[IpAddr]) -> Result<(), Failure> {
+    pub fn announce(
+        &self,
+        inside: Option<&Namespace>,
+        link: u32,
+        mac: Mac,
+        addresses: &[IpAddr],
+    ) -> Result<(), Failure> {
         let frames: Vec<_> = addresses.iter().map(|address| announcement(link, mac, *address)).collect();
         let what =
             || format!("cannot announce {}", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "));
         // No protocol: this socket hears nothing.
-        let socket = inside.within(|| open(None))?.with_context(what)?;
+        let socket =
+            inside.map_or_else(|| Ok(open(None)), |inside| inside.within(|| open(None)))?.with_context(what)?;
         let send = move || -> Result<(), Errno> {
             for (to, frame) in &frames {
                 sendto(&socket, frame, SendFlags::empty(), to)?;

@@ -1,6 +1,6 @@
 //! `attach` between real containers on docker hosts that share a switch.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fanli::value::Value;
 
@@ -85,6 +85,7 @@ fn a_container_is_plugged_kept_and_mended() {
         ("ip link set eth0 mtu 1400", vec!["mtu"]),
         ("ip link set eth0 down", vec!["gateway", "up"]),
         ("ip route del default", vec!["gateway"]),
+        ("ip route flush dev eth0", vec!["address", "gateway"]),
         ("ip route replace default via 10.99.0.253", vec!["gateway"]),
         ("ip link set eth0 address 02:00:00:00:00:77", vec!["mac"]),
         (
@@ -168,9 +169,18 @@ fn a_container_is_plugged_kept_and_mended() {
     }
     println!("{}", drive.one(&attach("fdk-p1", "10.99.0.21", &[("mtu", Value::Int(9000))])).failed());
 
-    // Gone again, with everything that belonged to it.
+    // Gone again, with everything that belonged to it. The host asks over its shim with its own address as sender, so a neighbour takes
+    // the shim's MAC for that address: it must know the card's again as soon as the shim is gone.
+    hosts.on_switch("busybox ping -c1 -W2 10.99.0.1");
+    std::thread::sleep(Duration::from_millis(1200));
+    one.must("ip neigh flush dev fn-eth0; busybox ping -c1 -W2 10.99.0.21");
+    let knows = hosts.on_switch("ip neigh show 10.99.0.1");
+    let shim = one.must("ip -o link show fn-eth0 | sed 's,.*ether ,,; s, .*,,'");
+    assert!(String::from_utf8_lossy(&knows.stdout).contains(&shim), "{shim}: {knows:?}");
     let absent = attach("fdk-p1", "10.99.0.21", &[("interface", "lan0".into()), ("state", "absent".into())]);
     assert!(drive.one(&absent).change.is_some());
+    let ping = hosts.on_switch("busybox ping -c1 -W1 10.99.0.1");
+    assert!(ping.status.success(), "{ping:?}");
     drive.one(&absent).no_change();
     assert_eq!(one.must("ip -br link | grep -c '^fn' || :"), "0");
     assert_eq!(one.must("ls /var/lib/fanli/attach"), "");

@@ -30,6 +30,12 @@ fn ways(view: &View, index: u32) -> Vec<Way> {
     ways
 }
 
+/// Whether the route to an address's own network is there, which the kernel makes with the address while the link is up.
+fn is_connected(net: Ipv4Net, link: &Link, view: &View) -> bool {
+    let own = |route: &Route| route.to == net.trunc() && route.link == link.index && route.via.is_none();
+    !link.up || net.prefix_len() == 32 || view.routes.iter().any(own)
+}
+
 impl Attach {
     pub(super) fn desired_addressing(&self, wanted: &Wanted, fields: &mut Fields) {
         let mut want = |name: &str, datum: Datum| fields.insert(name.to_owned(), datum);
@@ -49,7 +55,11 @@ impl Attach {
         tell("mac", link.mac.map_or(Datum::Absent, |mac| Mac(mac).to_string().into()));
         let as_parent = self.mtu.is_none() && self.segment_mtu(view) == Some(link.mtu);
         tell("mtu", if as_parent { PARENTS.into() } else { link.mtu.into() });
-        tell("address", list(&texts(&view.addresses)));
+        let address = |net: &Ipv4Net| {
+            let flaw = if is_connected(*net, link, view) { "" } else { " (without the route to its network)" };
+            format!("{net}{flaw}")
+        };
+        tell("address", list(&view.addresses.iter().map(address).collect::<Vec<_>>()));
         let router = |route: &Route| route.via.map_or_else(|| "the network itself".to_owned(), |via| via.to_string());
         tell("gateway", list(&view.gateways(link.index).map(router).collect::<Vec<_>>()));
         tell("routes", list(&texts(&ways(view, link.index))));
@@ -127,6 +137,11 @@ impl Attach {
             for route in gateways.chain(others).collect::<Vec<_>>() {
                 inside.remove_route(&route).await?;
             }
+        }
+        let own = view.own(self).filter(|_| !fresh);
+        if own.is_some_and(|link| !is_connected(wanted.address, link, view)) {
+            let source = Some(wanted.address.addr());
+            inside.set_route(&Route { to: wanted.address.trunc(), via: None, link: index, source }).await?;
         }
         if let Some(gateway) = wanted.gateway {
             let to = Ipv4Net::default();

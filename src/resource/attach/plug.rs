@@ -108,7 +108,7 @@ impl Attach {
         }
         let mac = if self.takes_card() { base.link.mac.map_or(wanted.mac, Mac) } else { wanted.mac };
         // Neighbours that hear nothing ask again by themselves, later: no reason to fail (moby#49593).
-        if let Err(failure) = hands.announce(sockets.namespace, index, mac, &[wanted.address.addr().into()]) {
+        if let Err(failure) = hands.announce(Some(sockets.namespace), index, mac, &[wanted.address.addr().into()]) {
             hands.progress(&failure.to_string(), None);
         }
         Ok(mac)
@@ -237,7 +237,7 @@ impl Attach {
         let host = hands.netlink_hands(None)?;
         let mut done = self.remove_old(view, &host, hands).await;
         if done.is_ok() {
-            done = self.leave_way(view, &host).await;
+            done = self.leave_way(view, &host, hands).await;
         }
         if done.is_ok() {
             done = self.leave_segment(view, &host, hands).await;

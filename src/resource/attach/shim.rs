@@ -5,6 +5,8 @@
 //! sender. `arp_filter` keeps it from answering for the host's address to anybody but those containers, so on the wire that
 //! address has one MAC.
 
+use std::net::IpAddr;
+
 use ipnet::Ipv4Net;
 
 use super::Attach;
@@ -13,7 +15,7 @@ use super::record::records;
 use super::segment::{Base, Segment};
 use crate::failure::Failure;
 use crate::system::Actuator;
-use crate::system::netlink::{Link, MacVlan, NetlinkHands, Route};
+use crate::system::netlink::{Link, Mac, MacVlan, NetlinkHands, Route};
 use crate::value::Digest;
 
 /// The shim's name on the host: `fn-eth0`; with a hash where that is longer than the kernel's 15.
@@ -82,13 +84,12 @@ impl Attach {
             let own = self.record_name();
             let free =
                 !others.of_address(record.address).any(|(name, other)| *name != own && other.parent == record.parent);
-            let v4 =
-                if let std::net::IpAddr::V4(address) = record.address { Some(address).filter(|_| free) } else { None };
+            let v4 = if let IpAddr::V4(address) = record.address { Some(address).filter(|_| free) } else { None };
             for (link, address) in link.map(|link| link.index).into_iter().zip(v4) {
                 host.remove_route(&Route { to: Ipv4Net::from(address), via: None, link, source: None }).await?;
             }
         }
-        let own = |route: &&Route| Some(std::net::IpAddr::V4(route.to.addr())) == self.address;
+        let own = |route: &&Route| Some(IpAddr::V4(route.to.addr())) == self.address;
         let old = view.shim_routes.iter().find(own);
         if !self.host_reaches() {
             if let Some(old) = old {
@@ -106,7 +107,7 @@ impl Attach {
             Failure::new(format!("the host has no IPv4 address on {} to speak to its containers from", self.card()))
                 .hint("give it one, or declare `shim = false`")
         })?;
-        let Some(std::net::IpAddr::V4(address)) = self.address else { return Ok(()) };
+        let Some(IpAddr::V4(address)) = self.address else { return Ok(()) };
         let route = Route { to: Ipv4Net::from(address), via: None, link: index, source: Some(source) };
         if old != Some(&route) {
             host.set_route(&route).await.map_err(failed)?;
@@ -153,16 +154,30 @@ impl Attach {
     }
 
     /// Drops this container's route, and the shim with the last of them.
-    pub(super) async fn leave_way(&self, view: &View, host: &NetlinkHands) -> Result<(), Failure> {
+    pub(super) async fn leave_way(&self, view: &View, host: &NetlinkHands, hands: &Actuator) -> Result<(), Failure> {
         let Some(shim) = &view.shim else { return Ok(()) };
-        let own = |route: &&Route| Some(std::net::IpAddr::V4(route.to.addr())) == self.address && !view.given_away;
+        let own = |route: &&Route| Some(IpAddr::V4(route.to.addr())) == self.address && !view.given_away;
         for route in view.shim_routes.iter().filter(own).chain(&view.stale) {
             host.remove_route(route).await?;
         }
         let others = view.shim_routes.iter().filter(|route| !own(route) && !view.stale.contains(route)).count();
         if others == 0 && self.segment() == Segment::Card && ours(shim, self) {
             host.delete_link(shim.index).await?;
+            announce_card(view, hands);
         }
         Ok(())
+    }
+}
+
+/// Tells the neighbours that the host's own addresses are at its card. To find a container's MAC the kernel asks over the shim, with the
+/// host's address as sender, and whoever knew that address takes the shim's MAC for it (`arp_process` in the kernel's net/ipv4/arp.c):
+/// without a word the host would be out of reach until they ask again, some 20 s later.
+fn announce_card(view: &View, hands: &Actuator) {
+    let card = view.parent.as_ref().and_then(|card| Some((card.index, Mac(card.mac?))));
+    let addresses: Vec<IpAddr> = view.card_addresses.iter().map(|net| net.addr().into()).collect();
+    if let (Some((index, mac)), false) = (card, addresses.is_empty())
+        && let Err(failure) = hands.announce(None, index, mac, &addresses)
+    {
+        hands.progress(&failure.to_string(), None);
     }
 }
