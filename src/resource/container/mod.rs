@@ -9,6 +9,7 @@ mod spec;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use self::place::Place;
@@ -432,7 +433,13 @@ impl Resource for Container {
     }
 
     async fn stands_on(&self, _probe: &Probe) -> Result<Vec<(&'static str, String)>, Failure> {
-        Ok(if self.state == RunState::Absent { Vec::new() } else { vec![("image", self.image.clone())] })
+        if self.state == RunState::Absent {
+            return Ok(Vec::new());
+        }
+        // What a container mounts stays what it was when a link on the way is turned, or something is mounted there.
+        let ways = self.mounts.iter().flat_map(|mount| Path::new(&mount.from).ancestors()).filter_map(Path::to_str);
+        let turned = ways.flat_map(|way| [("link", way.to_owned()), ("mount", way.to_owned())]);
+        Ok(std::iter::once(("image", self.image.clone())).chain(turned).collect())
     }
 
     async fn is_open(&self, probe: &Probe) -> Result<bool, Failure> {

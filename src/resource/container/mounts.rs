@@ -5,6 +5,7 @@
 //! and nothing that the container could make says where to look.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::Container;
 use super::spec::shown;
@@ -28,6 +29,30 @@ fn instead<'a>(from: &str, to: &str, host: &MountTable, inside: &'a MountTable) 
         // The place may be a link in the image, which Docker followed.
         None => (!inside.all().iter().any(shows)).then_some(Instead::Nothing),
     }
+}
+
+/// A share or a volume that was mounted on the host below a directory after the container had started, so that it sees what was there
+/// before: its place inside, and what is mounted. `others` are the places of the container's other mounts.
+fn missed<'a>(
+    from: &str,
+    to: &str,
+    others: &[&str],
+    host: &'a MountTable,
+    inside: &MountTable,
+) -> Option<(String, &'a Mount)> {
+    // Where the place is a link in the image, what it leads to is not known here.
+    inside.on(to)?;
+    let inside_it = |mount: &&Mount| mount.point != from && Path::new(&mount.point).starts_with(from);
+    // Not what comes and goes with programs and containers.
+    let lasts = |mount: &&Mount| mount.is_far() || mount.source.starts_with("/dev/");
+    let seen = |mount: &&Mount| host.on(&mount.point).is_some_and(|top| top.id == mount.id);
+    host.all().iter().filter(inside_it).filter(lasts).filter(seen).find_map(|mount| {
+        let place = Path::new(to).join(Path::new(&mount.point).strip_prefix(from).ok()?);
+        let covered = |other: &&str| Path::new(*other).starts_with(to) && **other != *to && place.starts_with(*other);
+        let place = place.to_str()?.to_owned();
+        let shown = inside.place_of(&place) == host.place_of(&mount.point);
+        (!shown && !others.iter().any(covered)).then_some((place, mount))
+    })
 }
 
 /// As messages say what is seen.
@@ -66,13 +91,17 @@ impl Container {
         let inside = found.pid.map(|pid| probe.mounts_of(pid)).transpose()?.flatten();
         let inside = inside.filter(|inside| !inside.all().is_empty());
         let real = probe.real_places(self.mounts.iter().map(|arrow| arrow.from.clone()).collect()).await?;
+        let places: Vec<&str> = self.mounts.iter().map(|arrow| arrow.to.as_str()).collect();
         let strayed = self.mounts.iter().zip(real).filter_map(|(arrow, real)| {
             let Some(real) = real else { return Some((arrow, format!("{} is not there", arrow.from))) };
             match &inside {
-                Some(inside) => {
-                    let seen = instead(&real, &arrow.to, &host, inside)?;
-                    Some((arrow, format!("shows {}", described(&seen, &host))))
-                }
+                Some(inside) => match instead(&real, &arrow.to, &host, inside) {
+                    Some(seen) => Some((arrow, format!("shows {}", described(&seen, &host)))),
+                    None => {
+                        let (place, mount) = missed(&real, &arrow.to, &places, &host, inside)?;
+                        Some((arrow, format!("{place} was seen before {} was mounted there", mount.source)))
+                    }
+                },
                 // It would be started with what it was made with.
                 None => {
                     let made_with = found.mounts.get(&arrow.to).filter(|made_with| **made_with != real)?;
@@ -113,5 +142,20 @@ mod tests {
         assert_eq!(seen("/srv/two", gone).unwrap(), "a directory that was removed");
         assert_eq!(seen("/srv/share", "81 80 254:0 /srv/share /www rw - ext4 /dev/vda rw").unwrap(), "/srv/share");
         assert_eq!(seen("/srv/share/a", "81 80 0:50 /a /www rw - nfs store:/web rw"), None);
+    }
+    #[test]
+    fn what_was_mounted_below_it_later() {
+        let host = MountTable::parse(
+            "27 1 254:0 / / rw - ext4 /dev/vda rw\n40 27 0:50 / /srv/two/up rw - nfs store:/web rw\n\
+             41 27 0:51 / /srv/two/tmp rw - tmpfs tmpfs rw\n",
+        );
+        let missed = |others: &[&str], more: &str| {
+            let inside = inside(&format!("81 80 254:0 /srv/two /www rw - ext4 /dev/vda rw\n{more}"));
+            missed("/srv/two", "/www", others, &host, &inside).map(|(place, mount)| (place, mount.source.clone()))
+        };
+        assert_eq!(missed(&["/www"], ""), Some(("/www/up".to_owned(), "store:/web".to_owned())));
+        assert_eq!(missed(&["/www"], "82 81 0:50 / /www/up rw - nfs store:/web rw"), None);
+        // Another of its mounts stands there.
+        assert_eq!(missed(&["/www", "/www/up"], "82 81 254:0 /srv/one /www/up rw - ext4 /dev/vda rw"), None);
     }
 }
