@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
+use crate::system::process::keep_descriptors;
 
 /// Bring hosts and the containers on them to their declared state
 #[derive(Parser, Debug)]
@@ -70,6 +71,10 @@ pub fn main() -> ExitCode {
             return if error.use_stderr() { exit::BAD_INPUT.into() } else { ExitCode::SUCCESS };
         }
     };
+    // The program behind a gate is the container's own: it gets what the container was given.
+    if !matches!(cli.command, Command::Gate(_)) {
+        keep_descriptors();
+    }
     match cli.command {
         Command::Play(args) => play::run(&args),
         Command::Rollout(args) => rollout::run(&args),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fanli::resource::kinds::schema;
 use fanli::value::{Map, Value};
 
-use crate::common::{Bench, refused};
+use crate::common::{Bench, fanli, refused};
 use crate::copy::Copy;
 use crate::drive::{Report, Task, task};
 use crate::file_examples::planned_args;
@@ -229,6 +229,53 @@ fn never_twice_and_always_ended() {
         (count(), copy.sh("cat /var/log/fanli-s.log; ls /run/fanli-s.pid 2> /dev/null || :")),
         ("0".into(), "reload\nasked".into())
     );
+}
+
+/// A start script that leaves another program running and ends; where it is told to, it writes that one's number down.
+const FORKS: &str = r"cat > /usr/local/bin/fanli-k <<'END'
+#!/bin/sh
+sleep 614233 &
+[ $# = 0 ] || echo $! > $1
+END
+chmod 755 /usr/local/bin/fanli-k";
+
+#[test]
+fn a_start_that_leaves_another_program_running() {
+    let copy = Copy::new();
+    copy.sh(FORKS);
+    let count = || copy.sh("pgrep -c -f '^sleep 61423[3]' || :");
+    let up = service("fanli-k", [("state", "running".into()), ("fallback", fallback(&["fanli-k"], &[]))]);
+    for _ in 0..2 {
+        let text = copy.drive().one(&up).failed().to_string();
+        assert!(text.starts_with("`fanli-k` ended right after its start: it left /"), "{text}");
+        assert!(text.contains("sleep running, which is another program than the one of `command`"), "{text}");
+        assert_eq!(count(), "0");
+    }
+    let file = [("pid_file", "/run/fanli-k.pid")];
+    let command = fallback(&["fanli-k", "/run/fanli-k.pid"], &file);
+    let up = service("fanli-k", [("state", "running".into()), ("fallback", command)]);
+    // By a run whose caller holds a lock, as `flock` does; the daemon does not keep it.
+    let playbook = r#"hosts here {
+  host "localhost" { connection = local }
+}
+
+play "service" on hosts.here {
+  service "fanli-k" {
+    state    = running
+    fallback = { command = ["fanli-k", "/run/fanli-k.pid"]  pid_file = "/run/fanli-k.pid" }
+  }
+}
+"#;
+    copy.sh(&format!(
+        "cat > /run/fanli-k.fp <<'END'\n{playbook}END\n\
+         flock /run/fanli-k.lock {} play /run/fanli-k.fp --state-dir /run/fanli-k.state",
+        fanli()
+    ));
+    copy.sh("flock --nonblock /run/fanli-k.lock true");
+    copy.drive().one(&up).no_change();
+    assert_eq!(count(), "1");
+    assert_eq!(said(&copy.drive().one(&with(&up, [("state", "stopped".into())]))), ["state: running -> stopped"]);
+    assert_eq!(count(), "0");
 }
 
 #[test]

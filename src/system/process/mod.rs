@@ -3,6 +3,7 @@
 //! A program gets an environment of its own making, the same over SSH, over sudo and on this machine, and a process group of
 //! its own. The group is killed when the step is stopped in the middle, and by the [`undertaker`] when the helper itself is.
 
+mod inherited;
 mod output;
 mod run_as;
 mod undertaker;
@@ -23,6 +24,7 @@ use super::{Actuator, Probe};
 use crate::failure::{Context, Failure};
 use output::Follow;
 
+pub use inherited::keep_descriptors;
 pub use output::Kept;
 pub use run_as::RunAs;
 

@@ -7,6 +7,7 @@
 //! A start script may become another program by `exec`: it still leads the session that it was started in, and its mark says whose it
 //! is. Children inherit the mark, but lead no session.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt as _;
@@ -93,6 +94,7 @@ impl Actuator {
         let program = self.daemon_program(daemon)?;
         let begun = Instant::now();
         let log_end = self.stat_following(daemon.log)?.map_or(0, |entry| entry.size);
+        let earlier: BTreeSet<u32> = carriers(daemon.name).collect();
         let mut child = None;
         if self.daemon(daemon)?.is_empty() {
             if let Some(stale) = daemon.pid_file {
@@ -119,6 +121,7 @@ impl Actuator {
             // Twice: a program that detaches itself may just be handing over.
             if gone > 1 {
                 let failure = Failure::new(format!("`{shown}` ended right after its start"));
+                let failure = left_running(failure, daemon.name, &earlier);
                 return Err(told(self, failure, daemon.log, log_end));
             }
             if begun.elapsed() >= limit.1 {
@@ -175,7 +178,7 @@ impl Actuator {
 
 /// The failure of a start whose process lives and could not be found again. It is ended: the next run would start one more beside it.
 fn strayed(failure: Failure, pid: u32) -> Failure {
-    let program = std::fs::read_link(proc(pid, "exe")).map_or_else(|_| "?".to_owned(), |exe| exe.display().to_string());
+    let program = exe(pid);
     if let Some(group) = Pid::from_raw(pid.cast_signed()) {
         let _ = kill_process_group(group, Signal::KILL);
     }
@@ -184,6 +187,21 @@ fn strayed(failure: Failure, pid: u32) -> Failure {
             "it became {program} without {MARK} in its environment, by which it would be found again; it was ended"
         ))
         .hint("name that program itself in `command`, or leave the environment as it is in the script that starts it")
+}
+
+/// The failure of a start that ended and left processes of another program running, started since `earlier`. They are ended: as nothing
+/// tells them from what a dead service left behind, the next run would start more beside them.
+fn left_running(failure: Failure, name: &str, earlier: &BTreeSet<u32>) -> Failure {
+    let left: Vec<u32> = carriers(name).filter(|pid| !earlier.contains(pid)).collect();
+    let Some(program) = left.first().map(|pid| exe(*pid)) else { return failure };
+    for pid in left.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    failure
+        .because(format!(
+            "it left {program} running, which is another program than the one of `command`; that was ended"
+        ))
+        .hint("name that program itself in `command`, or in `pid_file` where it writes its process number")
 }
 
 /// The failure with what the log has since then.
@@ -210,6 +228,16 @@ fn last_lines(probe: &Probe, log: &str, since: u64) -> Option<String> {
 
 fn proc(pid: u32, name: &str) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join(name)
+}
+
+/// The path of a process's program.
+fn exe(pid: u32) -> String {
+    std::fs::read_link(proc(pid, "exe")).map_or_else(|_| "?".to_owned(), |exe| exe.display().to_string())
+}
+
+/// Every process that carries the mark of that service.
+fn carriers(name: &str) -> impl Iterator<Item = u32> {
+    pids().filter(move |pid| alive(*pid) && has_mark(*pid, name) && same_files(*pid))
 }
 
 /// Whether it is there, and not only waiting to be buried.
@@ -266,12 +294,8 @@ fn marked(daemon: &Daemon, program: &Path) -> Vec<u32> {
     let starting = |pid| std::fs::read_link(proc(pid, "exe")).is_ok_and(|exe| exe.ends_with("setsid"));
     // Whatever it became by `exec`.
     let leads = |pid| Stat::read(pid).is_some_and(|stat| stat.session == pid);
-    let ours = |pid: &u32| {
-        has_mark(*pid, daemon.name)
-            && (is_program(*pid, program, daemon) || starting(*pid) || leads(*pid))
-            && same_files(*pid)
-    };
-    let found: Vec<u32> = pids().filter(ours).collect();
+    let ours = |pid: &u32| is_program(*pid, program, daemon) || starting(*pid) || leads(*pid);
+    let found: Vec<u32> = carriers(daemon.name).filter(ours).collect();
     let child = |pid: &u32| status(*pid).is_some_and(|(_, parent)| found.contains(&parent));
     found.iter().copied().filter(|pid| !child(pid)).collect()
 }
