@@ -46,6 +46,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "COMMAND")]
     validate: Option<String>,
 
+    /// A command that starts the program beside the one that runs; it must stay up for 2 s, and is ended then
+    #[arg(long = "try", value_name = "COMMAND")]
+    attempt: Option<String>,
+
     /// A page that holds the generation that is loaded
     #[arg(long, value_name = "URL", value_parser = url)]
     proof: Option<String>,
@@ -126,6 +130,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         directory: args.directory.unwrap_or_default(),
         how,
         validate: args.validate.as_deref().map(words).filter(|words| !words.is_empty()),
+        attempt: args.attempt.as_deref().map(words).filter(|words| !words.is_empty()),
         proof: args.proof,
         after: args.after,
         settle: args.settle,

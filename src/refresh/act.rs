@@ -8,7 +8,7 @@ use super::tree::Id;
 use super::{How, Settings, probe};
 use crate::failure::Failure;
 use crate::system::http::Request;
-use crate::system::process::{Program, run_within};
+use crate::system::process::{Program, run_within, stays_up};
 use crate::system::supervisor::{Births, Did, Patience, ProcessState, SupervisorHands, births as births_of};
 
 /// The header that tells which generation is loaded.
@@ -17,26 +17,35 @@ const HEADER: &str = "x-generation";
 const ANSWER: Duration = Duration::from_secs(5);
 /// How often it is asked after a reload.
 const RETRY: Duration = Duration::from_millis(200);
-/// How long a program must stay up after a signal.
+/// How long a program must stay up after a signal, or started by `--try`.
 const STEADY: Duration = Duration::from_secs(2);
+
+/// How long what `--try` has started may take to end again, before it is killed.
+const GRACE: Duration = Duration::from_secs(5);
 
 fn patience(settings: &Settings) -> Patience {
     Patience { start: settings.limit, stop: settings.limit, steady: STEADY }
 }
 
 /// A command with the environment that the container has; nobody's shell reads it.
-async fn run(argv: &[String], settings: &Settings) -> Result<(), Failure> {
-    let mut program = Program::new(argv);
-    for (name, value) in std::env::vars() {
-        program = program.env(name, value);
-    }
-    run_within(&program, ("limit", settings.limit)).await?.expect_success().map(|_| ())
+fn command(argv: &[String]) -> Program {
+    std::env::vars().fold(Program::new(argv), |program, (name, value)| program.env(name, value))
 }
 
-/// Whether the configuration can be used; without a command that tells, it can.
+async fn run(argv: &[String], settings: &Settings) -> Result<(), Failure> {
+    run_within(&command(argv), ("limit", settings.limit)).await?.expect_success().map(|_| ())
+}
+
+/// Whether the configuration can be used: `--validate` finds nothing, and what `--try` starts stays up. Without both, it can.
 pub(super) async fn validate(settings: &Settings) -> Result<(), Failure> {
-    match &settings.validate {
-        Some(argv) => run(argv, settings).await,
+    if let Some(argv) = &settings.validate {
+        run(argv, settings).await?;
+    }
+    match &settings.attempt {
+        Some(argv) => {
+            let stays = stays_up(&command(argv), STEADY, GRACE).await;
+            stays.map_err(|failure| failure.within("what `--try` starts does not stay up"))
+        }
         None => Ok(()),
     }
 }

@@ -50,6 +50,8 @@ pub struct Settings {
     pub how: How,
     /// A command that fails when the configuration cannot be used.
     pub validate: Option<Vec<String>>,
+    /// A command that starts the program beside the one that runs: with what cannot be used it ends at once.
+    pub attempt: Option<Vec<String>>,
     /// A page that answers with the generation that is loaded.
     pub proof: Option<String>,
     /// How long a new generation is left to whoever switched to it; only with `proof`.

@@ -234,3 +234,40 @@ fn a_switched_generation_is_loaded_once_and_proven() {
     cell.settles();
     assert_eq!((cell.graceful(), cell.settles().reloads), (3, 2));
 }
+
+/// As [`httpd_conf`], with a place of its own for what `--try` starts.
+fn with_a_try(mark: &str) -> String {
+    let usual = "PidFile /run/apache.pid\nListen 127.0.0.1:8080\n";
+    let conf = httpd_conf(mark);
+    assert!(conf.contains(usual));
+    let other = "PidFile /run/try.pid\nListen 127.0.0.1:8081\n";
+    conf.replace(usual, &format!("<IfDefine !TRY>\n{usual}</IfDefine>\n<IfDefine TRY>\n{other}</IfDefine>\n"))
+}
+
+#[test]
+fn an_edit_that_only_a_start_finds_wrong_is_not_loaded() {
+    let cell = plain("--try '/usr/sbin/apache2 -f /mnt/frl/conf/httpd.conf -D TRY -D FOREGROUND'");
+    cell.write("conf/httpd.conf", &with_a_try("one"));
+    cell.settles();
+    cell.serves("one");
+    let (apache, before) = (cell.told("apache2"), cell.graceful());
+    cell.write("conf/httpd.conf", &with_a_try("two"));
+    cell.serves("two");
+    let loaded = cell.settles();
+
+    // `-t` finds nothing wrong with a log writer that is not there; Apache dies of it.
+    let broken = with_a_try("three").replace("ErrorLog /run/error.log", "ErrorLog \"|/usr/bin/no-such-writer\"");
+    cell.write("conf/httpd.conf", &broken);
+    let line = cell.says("what `--try` starts does not stay up");
+    assert!(line.contains("cannot be used, and the program keeps what it has"), "{line}");
+    assert!(line.contains("no-such-writer"), "{line}");
+    assert_eq!(cell.mark().as_deref(), Some("two"));
+    assert_eq!((cell.told("apache2"), cell.graceful()), (apache, before + 1));
+    assert_eq!(cell.status().unwrap().loaded, loaded.loaded);
+
+    cell.write("conf/httpd.conf", &with_a_try("four"));
+    cell.serves("four");
+    cell.settles();
+    let left = cell.sh("pgrep -f '^[^ ]*apache2 .*-D TRY' || true; ls /run/try.pid 2>/dev/null || true");
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "");
+}

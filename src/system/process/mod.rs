@@ -6,19 +6,20 @@
 mod inherited;
 mod output;
 mod run_as;
+mod stays;
 mod undertaker;
 
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::AsyncWriteExt as _;
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 
 use super::{Actuator, Probe};
 use crate::failure::{Context, Failure};
@@ -27,6 +28,7 @@ use output::Follow;
 pub use inherited::keep_descriptors;
 pub use output::Kept;
 pub use run_as::RunAs;
+pub use stays::stays_up;
 
 /// How long a program that only looks may take: limit `answer`.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -312,18 +314,7 @@ pub async fn run_within(program: &Program, limit: (&str, Duration)) -> Result<En
 
 /// Runs a program to its end; `hear` hears its lines, the latest of them when there are many.
 pub(super) async fn run(program: &Program, hear: impl Fn(&str)) -> Result<Ended, Failure> {
-    let mut words = program.words().into_iter();
-    let Some(first) = words.next() else { return Err(Failure::new("there is no program to run")) };
-    let mut command = Command::new(first);
-    command.args(words).env_clear().envs(environment(program)).current_dir(start_dir(program));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.process_group(0).kill_on_drop(true);
-    undertaker::announce(&mut command);
-    if let Some(umask) = program.umask {
-        begin_with(&mut command, Mode::from_raw_mode(umask));
-    }
-    let mut child = command.spawn().map_err(|error| not_started(program, &error))?;
-    let mut group = Group::of(&child);
+    let (mut child, mut group) = spawn(program)?;
     let stdin = child.stdin.take();
     let mut out = Follow::new(child.stdout.take());
     let mut err = Follow::new(child.stderr.take());
@@ -348,8 +339,29 @@ pub(super) async fn run(program: &Program, hear: impl Fn(&str)) -> Result<Ended,
     if program.leaves_children && status.success() {
         group.release();
     }
+    Ok(ended_with(program, status, out, err))
+}
+
+/// Starts a program in a group of its own, with its streams piped; the group is killed when what is returned goes.
+fn spawn(program: &Program) -> Result<(Child, Group), Failure> {
+    let mut words = program.words().into_iter();
+    let Some(first) = words.next() else { return Err(Failure::new("there is no program to run")) };
+    let mut command = Command::new(first);
+    command.args(words).env_clear().envs(environment(program)).current_dir(start_dir(program));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0).kill_on_drop(true);
+    undertaker::announce(&mut command);
+    if let Some(umask) = program.umask {
+        begin_with(&mut command, Mode::from_raw_mode(umask));
+    }
+    let child = command.spawn().map_err(|error| not_started(program, &error))?;
+    let group = Group::of(&child);
+    Ok((child, group))
+}
+
+fn ended_with(program: &Program, status: ExitStatus, out: Follow<ChildStdout>, err: Follow<ChildStderr>) -> Ended {
     let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
-    Ok(Ended { code, stdout: out.kept(), stderr: err.kept(), shown: program.show() })
+    Ended { code, stdout: out.kept(), stderr: err.kept(), shown: program.show() }
 }
 
 /// Has the child take a file mode creation mask before it becomes the program.
@@ -373,6 +385,13 @@ struct Group {
 impl Group {
     fn of(child: &Child) -> Self {
         Self { pid: child.id().and_then(|id| Pid::from_raw(id.cast_signed())) }
+    }
+
+    /// Asks its programs to end.
+    fn ask_to_end(&self) {
+        if let Some(group) = self.pid {
+            let _ = kill_process_group(group, Signal::TERM);
+        }
     }
 
     /// Lets it live.
