@@ -24,15 +24,37 @@ shift
 exit 1
 "#;
 
+/// Only the machine's own settings are a copy: for what starts real daemons that outlive their starter. `$1` is an empty folder.
+const OWN_SETTINGS: &str = r#"
+mount -t tmpfs -o mode=0755 fanli-apart "$1"
+for dir in etc opt usr/local; do
+    mkdir -p "$1/$dir" "$1/work/$dir"
+    mount -t overlay -o "lowerdir=/$dir,upperdir=$1/$dir,workdir=$1/work/$dir" fanli-apart "/$dir"
+done
+shift
+exec "$@"
+"#;
+
 /// Runs the body of the test of that name (`module::test`) apart.
 pub fn apart(test: &str, body: impl FnOnce()) {
+    let namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"];
+    elsewhere(test, &namespaces, PREPARE, body);
+}
+
+/// Runs the body of the test of that name with `/etc`, `/opt` and `/usr/local` of its own, over those of the machine: labs of other tests
+/// show these.
+pub fn with_own_settings(test: &str, body: impl FnOnce()) {
+    elsewhere(test, &["--mount", "--propagation", "private"], OWN_SETTINGS, body);
+}
+
+fn elsewhere(test: &str, namespaces: &[&str], prepare: &str, body: impl FnOnce()) {
     if std::env::var_os(APART).is_some() {
         return body();
     }
     let dir = tempfile::Builder::new().prefix("fanli-apart-").tempdir().unwrap();
     let done = Command::new("unshare")
-        .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"])
-        .args(["sh", "-ec", PREPARE, "sh"])
+        .args(namespaces)
+        .args(["sh", "-ec", prepare, "sh"])
         .arg(dir.path())
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
