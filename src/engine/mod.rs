@@ -1,10 +1,12 @@
 //! Runs one host's plan, on the host: observe, plan, apply, verify, step by step.
 //!
-//! `step` carries out one step and is the only reader of check mode; `run` goes through stages, targets and handlers;
+//! `run` goes through stages, `target` takes one target through a stage, `step` carries out one step and is the only reader of check
+//! mode; `beside` says what nodes of a host do side by side, and tells it in order;
 //! `pending` keeps notified handlers on the host until they have run; `open` confirms or puts back what the steps behind a change
 //! judge; `blobs` joins rendered templates with what the
 //! controller sends.
 
+mod beside;
 mod blobs;
 mod container_mounts;
 mod diff;
@@ -12,6 +14,7 @@ mod open;
 mod pending;
 mod run;
 mod step;
+mod target;
 
 pub use run::{Orders, Stop, World, run};
 pub use step::keep;

@@ -1,6 +1,7 @@
 //! Changes that are kept only when the steps that belong to them have gone well, too: a container stays when it was plugged in and is
 //! healthy, and its predecessor comes back otherwise.
 
+use super::beside::{Queue, Share};
 use super::step::{Ready, applies, hands};
 use crate::event::Outcome;
 use crate::failure::{Failure, FailureKind};
@@ -17,22 +18,32 @@ pub(super) struct Open {
     pub(super) in_rollout: bool,
 }
 
+/// What is needed to judge.
+pub(super) struct Judging<'a> {
+    pub(super) options: RunOptions,
+    pub(super) probe: &'a Probe,
+    pub(super) queue: &'a Queue,
+    /// The target's place in it.
+    pub(super) place: usize,
+    /// Whether the run is to stop at once.
+    pub(super) cut: bool,
+}
+
 /// The failure of a step that was cut short, as the run is to stop at once.
 pub(super) fn given_up() -> Failure {
     Failure::of(FailureKind::Aborted, "the run was stopped before this could be judged")
 }
 
 /// Judges what is open by the outcome of a step, which is its own or one that belongs to it. What cannot be confirmed fails that step,
-/// and so does what is `cut` short before all of its steps are done.
+/// and so does what is cut short before all of its steps are done.
 pub(super) async fn judge(
     open: &mut Option<Open>,
     step: &Step,
     ready: Option<Box<Ready>>,
     outcome: Outcome,
-    options: RunOptions,
-    probe: &Probe,
-    cut: bool,
+    judging: &Judging<'_>,
 ) -> Outcome {
+    let &Judging { options, probe, queue, place, cut } = judging;
     let (judged, own) = match (open.take(), ready) {
         (Some(open), _) => (Open { left: open.left.saturating_sub(1), ..open }, false),
         (None, Some(ready)) => match begins(&ready, &outcome, options, probe).await {
@@ -59,7 +70,12 @@ pub(super) async fn judge(
     };
     let kind = &judged.ready.kind;
     let failure = kind.explain(failure, probe).await;
-    let failure = if judged.in_rollout { failure } else { kind.put_back(failure, &hands).await };
+    if judged.in_rollout {
+        return Outcome::Failed(failure, change);
+    }
+    // With what was attached to it, which is the whole host's.
+    let _turn = queue.admit(place, Share::Turn).await;
+    let failure = kind.put_back(failure, &hands).await;
     Outcome::Failed(failure, change)
 }
 

@@ -2,21 +2,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use tokio::sync::{mpsc, watch};
 
+use super::beside::Queue;
 use super::blobs::Blobs;
 use super::container_mounts;
-use super::open::{Open, given_up, judge};
-use super::pending::{self, Pending};
-use super::step::{Before, Done, Prepared, applies, carry_out, hands, prepare};
-use crate::event::{EventKind, Outcome, StepRef, Tally, Target};
+use super::pending;
+use super::step::most_side_by_side;
+use super::target::Course;
+use crate::event::{EventKind, Tally, Target};
 use crate::failure::{Failure, FailureKind};
-use crate::plan::{Handler, HostPlan, RunOptions, Stage, Step, TargetPlan};
+use crate::plan::{HostPlan, RunOptions, Stage};
 use crate::system::background::Background;
-use crate::system::{Actuator, BlobSource, Probe};
+use crate::system::{BlobSource, Probe};
 use crate::value::{Map, Value};
 
 /// What the engine is given of its surroundings.
@@ -31,8 +34,8 @@ pub struct World {
     pub orders: mpsc::UnboundedReceiver<Orders>,
     /// How urgently the run is to stop.
     pub stop: watch::Receiver<Stop>,
-    /// Becomes true while a change is neither confirmed nor put back.
-    pub open: watch::Sender<bool>,
+    /// How many changes are neither confirmed nor put back.
+    pub open: watch::Sender<usize>,
 }
 
 /// How urgently a run is to stop.
@@ -59,7 +62,7 @@ pub enum Orders {
 /// Runs a plan to its end. The last event is [`EventKind::HostFinished`], unless the controller goes away.
 pub async fn run(plan: HostPlan, world: World) {
     let HostPlan { run: _, playbook, host, stages, blobs, facts, options } = plan;
-    let World { blobs: controller, state_dir, events, mut orders, stop, open } = world;
+    let World { blobs: controller, state_dir, events, mut orders, mut stop, open } = world;
     let blobs = Arc::new(Blobs::new(blobs, controller));
     let blobs_source: Arc<dyn BlobSource> = Arc::clone(&blobs) as Arc<dyn BlobSource>;
     let background = Background::default();
@@ -70,62 +73,46 @@ pub async fn run(plan: HostPlan, world: World) {
         probe: Probe::new(blobs_source, Arc::new(|_: &str, _| {}), state_dir).with_background(&background),
         blobs,
         events,
-        stop,
+        stop: stop.clone(),
         open,
         facts: Map::new(),
-        failed: BTreeSet::new(),
-        unapplied: BTreeMap::new(),
-        unapplied_things: BTreeSet::new(),
-        tally: Tally::default(),
-        stopped: None,
-        notes: BTreeSet::new(),
-        background,
+        state: Mutex::default(),
     };
     if facts {
-        match runner.probe(0).facts().await {
+        match runner.probe.facts().await {
             Ok(found) => {
                 runner.facts.insert("facts".to_owned(), Value::Map(found));
             }
-            Err(failure) => runner.stopped = Some(failure),
+            Err(failure) => runner.state().stopped = Some(failure),
         }
     }
     runner.probe.container_mounts().add(container_mounts::declared(&stages));
     runner.probe.declared_links().add(container_mounts::links(&stages));
     let mut gate = Gate::default();
     for stage in stages {
-        if runner.stopped.is_some() {
+        if runner.has_stopped() {
             break;
         }
-        match gate.wait(stage.number, &mut orders, &mut runner.stop).await {
+        match gate.wait(stage.number, &mut orders, &mut stop).await {
             Word::Go => {
                 let without = gate.without.remove(&stage.number).unwrap_or_default();
                 runner.stage(stage, &without).await;
             }
             Word::Skip => {}
             Word::Stopped => {
-                runner.stopped = Some(aborted());
+                runner.state().stopped = Some(aborted());
                 break;
             }
         }
     }
     runner.due_elsewhere();
     // The controller ends the helper at the last word.
-    runner.background.end().await;
-    runner.say(EventKind::HostFinished { tally: runner.tally, stopped: runner.stopped.clone() });
-}
-
-/// What a warning begins with that is about a node: the host stands before it anyway.
-fn of_node(target: &Target) -> String {
-    target.node.as_ref().map_or_else(String::new, |node| format!("{node}: "))
-}
-
-/// The work of a step, unless its run is to stop at once.
-async fn until_given_up(work: impl Future<Output = Done>, stop: &watch::Receiver<Stop>) -> Done {
-    let mut stop = stop.clone();
-    tokio::select! {
-        done = work => done,
-        Ok(_) = stop.wait_for(|stop| *stop == Stop::Now) => Outcome::Failed(given_up(), None).into(),
-    }
+    background.end().await;
+    let (tally, stopped) = {
+        let state = runner.state();
+        (state.tally, state.stopped.clone())
+    };
+    runner.say(EventKind::HostFinished { tally, stopped });
 }
 
 fn aborted() -> Failure {
@@ -179,43 +166,36 @@ impl Gate {
     }
 }
 
-struct Runner {
+/// What all targets of a host share.
+pub(super) struct Runner {
     /// The playbook's file name.
-    playbook: String,
+    pub(super) playbook: String,
     host: String,
-    options: RunOptions,
-    blobs: Arc<Blobs>,
+    pub(super) options: RunOptions,
+    pub(super) blobs: Arc<Blobs>,
     /// What the probes of all steps come from: they share what they know of the host.
-    probe: Probe,
+    pub(super) probe: Probe,
     events: mpsc::UnboundedSender<EventKind>,
-    stop: watch::Receiver<Stop>,
-    /// Whether a change is neither confirmed nor put back.
-    open: watch::Sender<bool>,
-    facts: Map,
-    /// Targets that failed; a failed host stops its nodes too.
-    failed: BTreeSet<Target>,
-    /// Check mode: for each target the first step that was not applied, in words.
-    unapplied: BTreeMap<Target, String>,
-    /// The same for every step, by kind and title.
-    unapplied_things: BTreeSet<(String, String)>,
-    tally: Tally,
-    stopped: Option<Failure>,
-    /// The notes of due handlers that plays of this run have read.
-    notes: BTreeSet<PathBuf>,
-    background: Background,
+    pub(super) stop: watch::Receiver<Stop>,
+    /// How many changes are neither confirmed nor put back.
+    pub(super) open: watch::Sender<usize>,
+    pub(super) facts: Map,
+    state: Mutex<State>,
 }
 
-/// One target on its way through a stage.
-struct Course<'a> {
-    target: &'a Target,
-    play: &'a str,
-    known: Map,
-    unapplied_results: BTreeSet<String>,
-    /// Notified handlers in the order of notification.
-    notified: Vec<String>,
-    pending: Pending,
-    /// What the next steps decide about.
-    open: Option<Open>,
+/// What becomes of a host.
+#[derive(Default)]
+pub(super) struct State {
+    /// Targets that failed; a failed host stops its nodes too.
+    pub(super) failed: BTreeSet<Target>,
+    /// Check mode: for each target the first step that was not applied, in words.
+    pub(super) unapplied: BTreeMap<Target, String>,
+    /// The same for every step, by kind and title.
+    pub(super) unapplied_things: Arc<BTreeSet<(String, String)>>,
+    pub(super) tally: Tally,
+    stopped: Option<Failure>,
+    /// The notes of due handlers that plays of this run have read.
+    pub(super) notes: BTreeSet<PathBuf>,
 }
 
 impl Runner {
@@ -224,22 +204,19 @@ impl Runner {
         let _ = self.events.send(kind);
     }
 
-    /// What was not applied before this target's step: by itself, by its host, and for a host also by its nodes.
-    fn unapplied_before(&self, target: &Target) -> Option<&String> {
-        let of_host = || match target.node {
-            Some(_) => self.unapplied.get(&self.host_target()),
-            None => self.unapplied.values().next(),
-        };
-        self.unapplied.get(target).or_else(of_host)
+    /// Never held while anything is awaited.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A probe whose progress is told under a step's number.
-    fn probe(&self, id: u32) -> Probe {
-        let events = self.events.clone();
-        let progress = move |message: &str, amount: Option<(u64, u64)>| {
-            let _ = events.send(EventKind::Progress { id, message: message.to_owned(), amount });
+    /// What was not applied before this target's step: by itself, by its host, and for a host also by its nodes.
+    pub(super) fn unapplied_before(&self, target: &Target) -> Option<String> {
+        let unapplied = &self.state().unapplied;
+        let of_host = || match target.node {
+            Some(_) => unapplied.get(&self.host_target()),
+            None => unapplied.values().next(),
         };
-        self.probe.heard_by(Arc::new(progress))
+        unapplied.get(target).or_else(of_host).cloned()
     }
 
     fn host_target(&self) -> Target {
@@ -247,133 +224,67 @@ impl Runner {
     }
 
     fn is_failed(&self, target: &Target) -> bool {
-        self.failed.contains(target) || self.failed.contains(&self.host_target())
+        let failed = &self.state().failed;
+        failed.contains(target) || failed.contains(&self.host_target())
     }
 
-    async fn stage(&mut self, stage: Stage, without: &[String]) {
-        let mut failed = Vec::new();
+    pub(super) fn has_stopped(&self) -> bool {
+        self.state().stopped.is_some()
+    }
+
+    /// Whether no further step may start, which is noted.
+    pub(super) fn wants_to_stop(&self) -> bool {
+        if *self.stop.borrow() > Stop::No {
+            self.state().stopped.get_or_insert_with(aborted);
+        }
+        self.has_stopped()
+    }
+
+    async fn stage(&self, stage: Stage, without: &[String]) {
         if let Err(failure) = container_mounts::learn(&self.probe).await {
             let what = "links are judged without Docker's word on what its containers mount writable";
             self.say(EventKind::Warning { message: format!("{what}: {failure}") });
         }
+        let queue = Arc::new(Queue::new(self.events.clone()));
+        let mut running: FuturesOrdered<Pin<Box<dyn Future<Output = Option<Target>> + Send + '_>>> =
+            FuturesOrdered::new();
+        let mut failed = Vec::new();
+        let mut place = 0;
         for plan in &stage.targets {
-            if self.stopped.is_some() {
+            // The host itself is not beside its nodes: they stand on it.
+            let most = if plan.target.node.is_some() { most_side_by_side(self.options) } else { 1 };
+            while running.len() >= most {
+                failed.extend(running.next().await.flatten());
+            }
+            if self.has_stopped() {
                 break;
             }
             let left_out = without.contains(&plan.target.to_string());
             if left_out || self.is_failed(&plan.target) && !stage.rescue {
                 continue;
             }
-            if !self.target(plan, &stage.title).await {
-                failed.push(plan.target.clone());
+            let course = Course::new(self, &queue, place, plan, &stage.title);
+            running.push_back(Box::pin(async move { (!course.run().await).then(|| plan.target.clone()) }));
+            place += 1;
+            if plan.target.node.is_none() {
+                failed.extend(running.next().await.flatten());
             }
         }
+        while let Some(target) = running.next().await {
+            failed.extend(target);
+        }
+        drop(running);
         self.say(EventKind::StageFinished { stage: stage.number, failed });
-    }
-
-    /// Everything of one target in a stage. False when something failed that counts.
-    async fn target(&mut self, plan: &TargetPlan, play: &str) -> bool {
-        let probe = self.probe(0);
-        let pending = Pending::of(&probe, &self.playbook, play, &plan.target);
-        self.notes.insert(pending.path().to_owned());
-        let notified = pending.read(&probe).unwrap_or_else(|failure| {
-            let message = format!(
-                "{}every handler of play \"{play}\" runs, as its note of those that are due is lost: {failure}",
-                of_node(&plan.target)
-            );
-            self.say(EventKind::Warning { message });
-            plan.handlers.iter().map(|handler| handler.name.clone()).collect()
-        });
-        let mut course = Course {
-            target: &plan.target,
-            play,
-            known: self.facts.clone(),
-            unapplied_results: BTreeSet::new(),
-            notified,
-            pending,
-            open: None,
-        };
-        let mut whole = true;
-        for step in &plan.steps {
-            // What was begun comes to its end: a new container that is not plugged in yet is a site that is down.
-            if course.open.is_none() && self.wants_to_stop() {
-                break;
-            }
-            if !self.step(step, &mut course, false).await {
-                whole = false;
-                break;
-            }
-        }
-        // Also after a failure: what was changed before it must still take effect.
-        whole &= self.handlers(&plan.handlers, &mut course).await;
-        self.still_due(&plan.handlers, &course);
-        if !whole {
-            self.failed.insert(plan.target.clone());
-        }
-        whole
-    }
-
-    fn wants_to_stop(&mut self) -> bool {
-        if *self.stop.borrow() > Stop::No && self.stopped.is_none() {
-            self.stopped = Some(aborted());
-        }
-        self.stopped.is_some()
-    }
-
-    /// The handlers that were notified. False when one of them failed.
-    async fn handlers(&mut self, handlers: &[Handler], course: &mut Course<'_>) -> bool {
-        let mut all = true;
-        for handler in handlers {
-            if !course.notified.contains(&handler.name) || handler.left_out || self.wants_to_stop() {
-                continue;
-            }
-            let mut whole = true;
-            for step in &handler.steps {
-                if self.wants_to_stop() || !self.step(step, course, true).await {
-                    whole = false;
-                    break;
-                }
-            }
-            if !whole {
-                all &= self.stopped.is_some();
-                continue;
-            }
-            course.notified.retain(|name| *name != handler.name);
-            self.note(course);
-        }
-        all
-    }
-
-    /// Says which handlers of a target were notified and have not run, and what becomes of them.
-    fn still_due(&self, handlers: &[Handler], course: &Course<'_>) {
-        let (node, play, path) = (of_node(course.target), course.play, course.pending.path().display());
-        for name in &course.notified {
-            let message = match handlers.iter().find(|handler| handler.name == *name) {
-                None => format!(
-                    "{node}the handler `{name}` is still due, and play \"{play}\" has none of that name any more: \
-                     name it so again, or remove {path} to forget it"
-                ),
-                // Nothing was applied, so nothing was noted.
-                Some(_) if hands(self.options, &self.probe(0)).is_none() => continue,
-                Some(handler) if handler.left_out => {
-                    format!("{node}the handler `{name}` is still due: --skip-tags leaves out tasks of it")
-                }
-                Some(_) => format!(
-                    "{node}the handler `{name}` is still due: it runs at the end of play \"{play}\" in the next run"
-                ),
-            };
-            self.say(EventKind::Warning { message });
-        }
     }
 
     /// Says which handlers are due in plays that this run has not done: left out, renamed, or of another playbook.
     fn due_elsewhere(&self) {
-        let probe = self.probe(0);
-        let notes = pending::all(&probe).unwrap_or_else(|failure| {
+        let notes = pending::all(&self.probe).unwrap_or_else(|failure| {
             self.say(EventKind::Warning { message: format!("the notes of due handlers cannot be read: {failure}") });
             Vec::new()
         });
-        for (path, note) in notes.into_iter().filter(|(path, _)| !self.notes.contains(path)) {
+        let read = std::mem::take(&mut self.state().notes);
+        for (path, note) in notes.into_iter().filter(|(path, _)| !read.contains(path)) {
             let path = path.display();
             let message = match note {
                 Ok(note) => {
@@ -391,102 +302,5 @@ impl Runner {
             };
             self.say(EventKind::Warning { message });
         }
-    }
-
-    /// Writes down what is still pending.
-    fn note(&self, course: &Course) {
-        let Some(hands) = hands(self.options, &self.probe(0)) else { return };
-        if let Err(failure) = course.pending.write(&hands, &course.notified) {
-            self.say(EventKind::Warning { message: format!("pending handlers cannot be written down: {failure}") });
-        }
-    }
-
-    /// One step. False when it failed and that counts.
-    async fn step(&mut self, step: &Step, course: &mut Course<'_>, handler: bool) -> bool {
-        let started = Instant::now();
-        let earlier = self.unapplied_before(course.target).cloned();
-        let before = Before {
-            known: &course.known,
-            unapplied_results: &course.unapplied_results,
-            unapplied: earlier.as_deref(),
-            unapplied_things: &self.unapplied_things,
-        };
-        let reference = |title: String| StepRef {
-            id: step.id,
-            target: course.target.clone(),
-            play: course.play.to_owned(),
-            kind: step.kind.clone(),
-            title,
-            at: step.at.clone(),
-            handler,
-        };
-        let wanted: Vec<String> = step.notify.iter().filter(|name| !course.notified.contains(name)).cloned().collect();
-        let (reference, ready, done) = match prepare(step, &before, &self.blobs) {
-            Prepared::Ended(outcome, title) => (reference(title), None, outcome.into()),
-            Prepared::Ready(ready) => {
-                let reference = reference(ready.title.clone());
-                self.say(EventKind::StepStarted { step: reference.clone() });
-                let notes: Vec<String> = course.notified.iter().chain(&wanted).cloned().collect();
-                let announce = |hands: &Actuator| {
-                    if wanted.is_empty() { Ok(()) } else { course.pending.write(hands, &notes) }
-                };
-                let probe = self.probe(step.id);
-                probe.container_mounts().add(ready.writable_sources());
-                probe.declared_links().add(ready.link());
-                if ready.is_exchange() && !step.in_rollout {
-                    self.open.send_replace(applies(self.options));
-                }
-                let work = Box::pin(carry_out(&ready, step, self.options, &before, &probe, &announce));
-                let done = if course.open.is_some() { until_given_up(work, &self.stop).await } else { work.await };
-                (reference, Some(ready), done)
-            }
-        };
-        let Done { outcome, output } = done;
-        let given_up = *self.stop.borrow() == Stop::Now;
-        let outcome = judge(&mut course.open, step, ready, outcome, self.options, &self.probe(step.id), given_up).await;
-        let outcome = match outcome {
-            Outcome::Failed(failure, change) if step.ignore_failure => Outcome::Ignored(failure, change),
-            outcome => outcome,
-        };
-        for message in self.probe.warnings() {
-            self.say(EventKind::Warning { message: format!("{}: {message}", course.target) });
-        }
-        self.tally.count(&outcome);
-        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (changed, failed, skipped, applied) = match &outcome {
-            Outcome::Changed(_) | Outcome::Ran => (true, false, false, true),
-            Outcome::WouldChange(_) | Outcome::WouldRun => (true, false, false, false),
-            Outcome::Ok => (false, false, false, true),
-            Outcome::Skipped(_) => (false, false, true, true),
-            Outcome::Unknown(_) => (false, false, false, false),
-            Outcome::Failed(..) | Outcome::Ignored(..) => (false, true, false, true),
-        };
-        if !applied {
-            let words = format!("`{} {}`", step.kind, reference.title);
-            self.unapplied.entry(course.target.clone()).or_insert(words);
-            self.unapplied_things.insert((step.kind.clone(), reference.title.clone()));
-        }
-        if let Some(name) = &step.register {
-            let mut result = output.clone();
-            for (field, flag) in [("changed", changed), ("failed", failed), ("skipped", skipped)] {
-                result.insert(field.to_owned(), Value::Bool(flag));
-            }
-            course.known.insert(name.clone(), Value::Map(result));
-            // What check mode did not apply has a result that nobody can know, but that it would change is known.
-            if applied {
-                course.unapplied_results.remove(name)
-            } else {
-                course.unapplied_results.insert(name.clone())
-            };
-        }
-        // A failure while applying may have changed something: what it notifies must follow then, too.
-        let touched = changed || matches!(&outcome, Outcome::Failed(_, Some(_)) | Outcome::Ignored(_, Some(_)));
-        let stops = matches!(&outcome, Outcome::Failed(..));
-        if touched {
-            course.notified.extend(wanted);
-        }
-        self.say(EventKind::StepFinished { step: reference, outcome, output, took_ms });
-        self.open.send_replace(course.open.as_ref().is_some_and(|open| !open.in_rollout));
-        !stops
     }
 }

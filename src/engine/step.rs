@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::beside::{MOST, Share};
 use super::blobs::Blobs;
 use super::diff;
 use crate::change::{self, Change};
@@ -66,6 +67,26 @@ impl Ready {
     /// Whether it takes the place of something that is kept until it has proven itself.
     pub(super) fn is_exchange(&self) -> bool {
         matches!(self.kind, Kind::Container(_))
+    }
+
+    /// What it has of its host beside its own node. What is not named here may be anything.
+    pub(super) fn share(&self) -> Share {
+        match &self.kind {
+            kind if kind.nature() == Nature::Wait => Share::Nothing,
+            Kind::Container(container) if container.shares_no_network() => Share::Nothing,
+            Kind::Standing(_) | Kind::Reload(_) | Kind::Program(_) | Kind::Backend(_) => Share::Nothing,
+            Kind::Attach(_)
+            | Kind::Directory(_)
+            | Kind::File(_)
+            | Kind::Template(_)
+            | Kind::Line(_)
+            | Kind::Link(_)
+            | Kind::Former(_)
+            | Kind::Slot(_)
+            | Kind::Switch(_)
+            | Kind::Confirm(_) => Share::Turn,
+            _ => Share::Front,
+        }
     }
 
     /// The link that is to be made, and what it is to point to.
@@ -169,6 +190,11 @@ fn behind(late: &Late, before: &Before) -> Option<String> {
 /// Hands to change the host with; check mode has none.
 pub(super) fn hands(options: RunOptions, probe: &Probe) -> Option<Actuator> {
     applies(options).then(|| Actuator::new(probe))
+}
+
+/// How many nodes of a host go through a stage at the same time. In check mode what cannot be known depends on what was looked at before.
+pub(super) fn most_side_by_side(options: RunOptions) -> usize {
+    if options.check { 1 } else { MOST }
 }
 
 /// Whether the run changes anything.

@@ -256,7 +256,7 @@ impl Session {
         }
         let (events, mut happened) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(engine::Stop::No);
-        let (open, is_open) = watch::channel(false);
+        let (open, is_open) = watch::channel(0);
         let host = plan.host.clone();
         let started = Instant::now();
         let blobs = Arc::new(Remote { replies: self.replies.clone(), asked: Arc::clone(&self.asked) });
@@ -284,7 +284,7 @@ impl Session {
                 message = incoming.next(), if given_up.as_ref().is_none_or(|failure| failure.kind != FailureKind::Lost) => {
                     let message = match message {
                         Ok(message) => message,
-                        Err(failure) if *is_open.borrow() => {
+                        Err(failure) if *is_open.borrow() > 0 => {
                             give_up(&mut given_up, failure, &stop, &mut deadline);
                             continue;
                         }
@@ -314,7 +314,7 @@ impl Session {
                     }
                     let failure = Failure::of(FailureKind::Aborted, "the running step did not end")
                         .because(Failure::timeout("abort", ABORT));
-                    if !*is_open.borrow() {
+                    if *is_open.borrow() == 0 {
                         return Err(failure);
                     }
                     give_up(&mut given_up, failure, &stop, &mut deadline);

@@ -43,23 +43,9 @@ struct Inner {
     folders: std::sync::Mutex<BTreeMap<PathBuf, Folder>>,
     docker: std::sync::Mutex<Option<(Identity, Docker)>>,
     link_rules: LinkRules,
-    warnings: std::sync::Mutex<Vec<String>>,
     /// How many hands there are now, and how often some came or went.
     hands: AtomicUsize,
     turns: AtomicU64,
-}
-
-impl HostView {
-    pub(super) fn warn(&self, message: String) {
-        let mut said = self.0.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        if !said.contains(&message) {
-            said.push(message);
-        }
-    }
-
-    pub(super) fn warnings(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.warnings.lock().unwrap_or_else(PoisonError::into_inner))
-    }
 }
 
 /// When something was looked at that nobody announces, while there were no hands.

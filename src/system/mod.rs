@@ -48,7 +48,7 @@ use std::future::Future;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::failure::Failure;
 use crate::value::{Blob, Digest};
@@ -83,6 +83,7 @@ pub struct Probe {
     background: background::Background,
     /// What the steps of a run share of what they know.
     host: hostview::HostView,
+    warnings: Arc<Mutex<Vec<String>>>,
 }
 
 impl Probe {
@@ -94,13 +95,14 @@ impl Probe {
             state_dir: state_dir.into(),
             background: background::Background::default(),
             host: hostview::HostView::default(),
+            warnings: Arc::default(),
         }
     }
 
-    /// The same probe, whose long steps somebody else hears.
+    /// The same probe for one step: with its own progress and warnings.
     #[must_use]
     pub fn heard_by(&self, progress: ProgressSink) -> Self {
-        Self { progress, ..self.clone() }
+        Self { progress, warnings: Arc::default(), ..self.clone() }
     }
 
     /// The same, with its small pieces of work among those of a whole run.
@@ -121,12 +123,15 @@ impl Probe {
 
     /// Says something that a person should read, whatever becomes of the step. Said twice in a step, it is told once.
     pub fn warn(&self, message: String) {
-        self.host.warn(message);
+        let mut said = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !said.contains(&message) {
+            said.push(message);
+        }
     }
 
-    /// What the steps have said by [`Probe::warn`] since this was asked last.
+    /// What the step has said by [`Probe::warn`] since this was asked last.
     pub fn warnings(&self) -> Vec<String> {
-        self.host.warnings()
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// fanli's own folder on this host.

@@ -67,7 +67,7 @@ impl Slots {
             let due = due.map(|record| &record.path).filter(|path| !at_work.contains(path) && !rests(path));
             for path in due.cloned().collect::<Vec<_>>() {
                 let (inner, probe) = (path.clone(), probe.clone());
-                let handle = self.jobs.spawn(async move { see_to(&inner, &probe).await });
+                let handle = self.jobs.spawn(async move { Box::pin(see_to(&inner, &probe)).await });
                 self.at_work.insert(handle.id(), path);
             }
         }

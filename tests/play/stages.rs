@@ -297,3 +297,37 @@ play "p" on hosts.all_of_them {
         assert_eq!(made, [text, counted, text]);
     }
 }
+
+/// Three nodes of one host: the first waits for what the second makes, so it ends well only where they go through the play side by side.
+const BESIDE: &str = r#"
+nodes web { count = 3  on = hosts.all_of_them  name = "web{{ node.index }}" }
+
+play "p" on nodes.web {
+  when node.index == 1 {
+    command ["test", "-e", "OUT/web2"] { within = 20s }
+  }
+  file "OUT/{{ node.name }}" { content = "here" }
+  shell "ls OUT > OUT/seen-by-{{ node.name }}"
+}"#;
+
+#[test]
+fn nodes_of_a_host_go_side_by_side_and_are_told_one_after_the_other() {
+    let place = Place::new(&["h"], BESIDE);
+    let run = place.play(&[]).expect(0);
+    assert_eq!(
+        run.steps(),
+        [
+            "web1 command web2: ok",
+            "web1 file web1: changed",
+            "web1 shell seen-by-web1: ran",
+            "web2 file web2: changed",
+            "web2 shell seen-by-web2: ran",
+            "web3 file web3: changed",
+            "web3 shell seen-by-web3: ran",
+        ]
+    );
+    // What may be anything is done as if they went one after the other.
+    assert!(place.read("seen-by-web2").unwrap().contains("seen-by-web1"));
+    assert!(!place.read("seen-by-web1").unwrap().contains("seen-by-web2"));
+    place.play(&["--check"]).expect(0);
+}

@@ -205,6 +205,11 @@ impl Container {
         Ok(())
     }
 
+    /// Whether no network of Docker's macvlan driver comes or goes with it, which others may be on.
+    pub fn shares_no_network(&self) -> bool {
+        self.lan_in_use().is_empty()
+    }
+
     fn place(&self) -> Place<'_> {
         Place { name: &self.name, run: self.state == RunState::Running, grace: self.stop_timeout }
     }
