@@ -76,9 +76,10 @@ fn apache() {
     told.push(place.refusal(&loaded(&place, NEW, with(args! { "header" => "X-Other", "within" => millis(300) }))));
 
     // The process answers with the new one, and an old worker is still busy.
-    // Apache adds workers for a while: some are younger than the link, and of the configuration before.
-    place.must("sleep 2");
-    let held: Vec<Held> = (0..12).map(|_| Held::start(place.pid, "127.0.0.1:80")).collect();
+    // A worker that died is replaced: that one is younger than the link, and of the configuration before. So many requests that each
+    // worker has some.
+    place.must("kill -9 $(pgrep -n -P $(cat DIR/web1/pid)); sleep 3");
+    let held: Vec<Held> = (0..50).map(|_| Held::start(place.pid, "127.0.0.1:80")).collect();
     place.must("sleep 0.5; apache2 -f DIR/slot/current/httpd.conf -k graceful");
     let any = with(args! { "old_workers" => "any" });
     let report = place.run(&loaded(&place, NEW, any));

@@ -103,6 +103,11 @@ fn c1_images_configuration_and_supervisor_go_out_and_no_request_fails() {
     assert!(now.iter().zip(&before.1).all(|(now, before)| now != before), "taken in anew: {before:?} {now:?}");
 
     copy.image("FROM fanli/web:1\nENV RELEASE=2\n");
+    // Under the same name: what the nodes would be given is not there yet.
+    let check = play_in(copy.folder.path(), &["--env", "lab", "--check"]).expect_good();
+    let unknown = |kind: &str| check.steps.iter().filter(|step| step.kind == kind && step.outcome == "unknown").count();
+    assert_eq!(unknown("standing"), 3, "{}", check.told());
+    assert!(!check.text.contains("\"title\":\"nodes\",\"news\":\"nothing\""), "{}", check.told());
     copy.play("another image", &["--set", "release=2"]).expect_good();
     assert!(lives().iter().zip(&before.0).all(|(now, before)| now != before));
     copy.play("nothing", &["--set", "release=2"]).expect_nothing_done();
