@@ -37,7 +37,6 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct Held {
-    front: usize,
     through: BTreeSet<usize>,
     events: BTreeMap<usize, Vec<EventKind>>,
 }
@@ -50,7 +49,7 @@ impl Queue {
     /// Tells an event of a target, now or when its turn has come. How far a step is, is told of the first one alone.
     pub(super) fn say(&self, place: usize, kind: EventKind) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.front >= place {
+        if *self.front.borrow() >= place {
             // When nobody listens any more the run is over anyway; the helper sees that by itself.
             let _ = self.events.send(kind);
         } else if !matches!(kind, EventKind::Progress { .. }) {
@@ -62,17 +61,14 @@ impl Queue {
     pub(super) fn through(&self, place: usize) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.through.insert(place);
-        loop {
-            let front = held.front;
-            if !held.through.remove(&front) {
-                break;
-            }
-            held.front += 1;
-            for kind in held.events.remove(&(front + 1)).unwrap_or_default() {
+        let mut front = *self.front.borrow();
+        while held.through.remove(&front) {
+            front += 1;
+            for kind in held.events.remove(&front).unwrap_or_default() {
                 let _ = self.events.send(kind);
             }
         }
-        self.front.send_replace(held.front);
+        self.front.send_replace(front);
     }
 
     /// Waits until a step of that place may be done; it has what it waited for until the guard goes.

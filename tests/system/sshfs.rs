@@ -11,6 +11,7 @@ use fanli::value::Value;
 use crate::apart::{apart, folder, sh};
 use crate::args;
 use crate::common::{Bench, build};
+use crate::tier::run::eventually;
 
 /// The program behind the mount, by the name that mount(8) calls it by.
 const SSHFS: &str = "sshfs|mount.fuse.sshf";
@@ -147,13 +148,7 @@ fn a_share_is_mounted_kept_and_mended() {
         assert_eq!(fs::read_to_string("/etc/fstab").unwrap(), "# of this host\n");
         // It ends by itself once the kernel has told it of the unmount, a moment after umount(2).
         let running = || sh(&format!("pgrep -x '{SSHFS}' || :"));
-        for _ in 0..200 {
-            if running().is_empty() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(25));
-        }
-        assert_eq!(running(), "");
+        eventually("nothing serves it any more", Duration::from_secs(5), || running().is_empty());
     });
 }
 

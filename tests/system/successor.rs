@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::common::fanli;
 use crate::docker_hosts::{Host, Hosts};
+use crate::tier::run::eventually;
 
 /// The site: a container with an address on the wire, which must answer.
 const SITE: &str = r#"
@@ -101,6 +102,20 @@ impl Place<'_> {
     fn id(&self) -> String {
         self.host.must("docker inspect -f '{{.Id}}' fdk-s")
     }
+
+    /// What the host remembers of containers that were moved aside.
+    fn aside(&self) -> String {
+        self.host.must("ls /var/lib/fanli/aside 2>/dev/null || :")
+    }
+
+    /// The site's container is the only one, runs, and answers on the wire; nothing is aside.
+    #[track_caller]
+    fn stands(&self, hosts: &Hosts, when: &str) {
+        assert_eq!(self.host.must("docker ps -a --format '{{.Names}} {{.State}}'"), "fdk-s running", "{when}");
+        let answer = hosts.on_switch("timeout 5 busybox wget -qO- http://10.99.0.21/");
+        assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "one", "{when}");
+        assert_eq!(self.aside(), "", "{when}");
+    }
 }
 
 #[test]
@@ -113,10 +128,7 @@ fn a_successor_that_fails_gives_its_place_back() {
     let first = place.id();
     let as_before = |when: &str| {
         assert_eq!(place.id(), first, "{when}");
-        assert_eq!(host.must("docker ps -a --format '{{.Names}} {{.State}}'"), "fdk-s running", "{when}");
-        let answer = hosts.on_switch("timeout 5 busybox wget -qO- http://10.99.0.21/");
-        assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "one", "{when}");
-        assert_eq!(host.must("ls /var/lib/fanli/aside 2>/dev/null || :"), "", "{when}");
+        place.stands(&hosts, when);
     };
     as_before("at first");
     let back = "the container as it was before has been put back, and runs";
@@ -196,16 +208,9 @@ fn a_run_that_is_stopped_brings_an_exchange_to_its_end() {
     place.plays("site.fp", "");
     let first = place.id();
     let as_before = |when: &str| {
-        for _ in 0..200 {
-            if host.must("ls /var/lib/fanli/aside 2>/dev/null || :").is_empty() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        eventually(when, Duration::from_secs(20), || place.aside().is_empty());
         assert_eq!(place.id(), first, "{when}");
-        assert_eq!(host.must("docker ps -a --format '{{.Names}} {{.State}}'"), "fdk-s running", "{when}");
-        let answer = hosts.on_switch("timeout 5 busybox wget -qO- http://10.99.0.21/");
-        assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "one", "{when}");
+        place.stands(&hosts, when);
     };
     let silent = [r#"--set=program=["sleep", "600"]"#, "--set=within=60s"];
 
@@ -237,10 +242,7 @@ fn a_run_that_is_stopped_brings_an_exchange_to_its_end() {
     let (code, _) = end(run);
     assert_eq!(code, Some(143));
     assert_ne!(place.id(), first);
-    assert_eq!(host.must("docker ps -a --format '{{.Names}} {{.State}}'"), "fdk-s running");
-    assert_eq!(host.must("ls /var/lib/fanli/aside 2>/dev/null || :"), "");
-    let answer = hosts.on_switch("timeout 5 busybox wget -qO- http://10.99.0.21/");
-    assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "one");
+    place.stands(&hosts, "after a signal that found a good one");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::segment::Segment;
 use super::{Attach, AttachState, IN_PLACE, shim};
 use crate::change::{Datum, Fields, State};
 use crate::failure::Failure;
-use crate::resource::container::leftovers;
+use crate::resource::container::is_among;
 use crate::system::Probe;
 use crate::system::docker::Container;
 use crate::system::firewall::Passage;
@@ -202,12 +202,9 @@ impl Attach {
         let own = self.record_name();
         let (mut containers, mut now) = probe.recent_containers(false).await?;
         loop {
-            // One that is being made anew has another name for a moment.
-            let there =
-                |name: &str| containers.contains(name) || leftovers(name).iter().any(|name| containers.contains(name));
             let lives = |route: &Route| {
                 let mut claims = records.of_address(address(route));
-                claims.any(|(name, record)| *name != own && there(&record.container))
+                claims.any(|(name, record)| *name != own && is_among(&containers, &record.container))
             };
             let stale: Vec<Route> = other.iter().filter(|route| !lives(route)).copied().collect();
             // What is not on an older list may have come since.

@@ -4,7 +4,7 @@ use super::look::View;
 use super::record::{self, Record, records};
 use super::{Attach, AttachState};
 use crate::failure::Failure;
-use crate::resource::container::leftovers;
+use crate::resource::container::is_among;
 use crate::resource::{Declared as _, Resource as _};
 use crate::system::netlink::NetlinkHands;
 use crate::system::{Actuator, Probe};
@@ -24,10 +24,8 @@ impl Attach {
             return Ok(());
         }
         let (containers, _) = hands.recent_containers(true).await?;
-        // One that is being made anew has another name for a moment.
-        let there =
-            |name: &str| containers.contains(name) || leftovers(name).iter().any(|name| containers.contains(name));
-        let gone: Vec<&(String, Record)> = others.extract_if(.., |(_, record)| !there(&record.container)).collect();
+        let gone = others.extract_if(.., |(_, record)| !is_among(&containers, &record.container));
+        let gone: Vec<&(String, Record)> = gone.collect();
         let Some(store) = self.store.as_ref().filter(|_| !self.adopt) else {
             return remove(&gone, hands).await;
         };

@@ -24,7 +24,7 @@ use crate::value::{Arrow, Map, Value, show_size};
 
 pub(super) use self::aside::aside;
 pub(super) use self::gate::behind as behind_gate;
-pub(super) use self::place::{Place as ContainerPlace, leftovers, source as mount_source, stays_up};
+pub(super) use self::place::{Place as ContainerPlace, is_among, leftovers, source as mount_source, stays_up};
 pub use self::spec::writable_sources;
 pub(super) use self::spec::{bind, from_json, refused_source, scalar, texts, to_json};
 

@@ -42,11 +42,9 @@ fn missed<'a>(
 ) -> Option<(String, &'a Mount)> {
     // Where the place is a link in the image, what it leads to is not known here.
     inside.on(to)?;
-    let inside_it = |mount: &&Mount| mount.point != from && Path::new(&mount.point).starts_with(from);
     // Not what comes and goes with programs and containers.
     let lasts = |mount: &&Mount| mount.is_far() || mount.source.starts_with("/dev/");
-    let seen = |mount: &&Mount| host.on(&mount.point).is_some_and(|top| top.id == mount.id);
-    host.all().iter().filter(inside_it).filter(lasts).filter(seen).find_map(|mount| {
+    host.below(from).into_iter().filter_map(|point| host.on(point)).filter(lasts).find_map(|mount| {
         let place = Path::new(to).join(Path::new(&mount.point).strip_prefix(from).ok()?);
         let covered = |other: &&str| Path::new(*other).starts_with(to) && **other != *to && place.starts_with(*other);
         let place = place.to_str()?.to_owned();

@@ -4,6 +4,7 @@
 //! publish the same port, or have the same address. A kill at any moment leaves one of these: the old one in its place; the old one
 //! aside and nothing in its place, which the next run takes back; or a successor in its place that has not proven itself.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -30,6 +31,11 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Names that a container has only while another takes its place: the new one and the old one.
 pub(in crate::resource) fn leftovers(name: &str) -> [String; 2] {
     [format!("{name}.fanli-new"), format!("{name}.fanli-old")]
+}
+
+/// Whether a container of that name is among those of the host, also while it is being made anew and has another name for a moment.
+pub(in crate::resource) fn is_among(containers: &BTreeSet<String>, name: &str) -> bool {
+    containers.contains(name) || leftovers(name).iter().any(|name| containers.contains(name))
 }
 
 /// Where a container stands.
