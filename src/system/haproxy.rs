@@ -83,6 +83,11 @@ impl Server {
         !self.in_maintenance() && !self.draining() && self.up() && self.weight > 0
     }
 
+    /// It gets new requests as soon as its checks find it well.
+    pub fn comes_by_itself(&self) -> bool {
+        !self.in_maintenance() && !self.draining() && !self.up() && self.held().is_none()
+    }
+
     /// What it has not finished.
     pub fn under_way(&self) -> u64 {
         self.sessions.saturating_add(self.queued)

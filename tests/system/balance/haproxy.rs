@@ -167,6 +167,27 @@ fn what_is_wrong_is_said() {
 }
 
 #[test]
+fn the_last_one_in_traffic_waits_for_another_that_was_just_started() {
+    let mut place = site();
+    place.end("web2");
+    place.end("web3");
+    until("two are down", || {
+        let said = socket(&place, "show stat web 4 -1");
+        said.lines().filter(|line| line.contains(",DOWN,")).count() == 2
+    });
+    compare("balance_last", &place.refusal(&backend(&place, "web1", "drained", args! { "within" => millis(500) })));
+    place.run(&backend(&place, "web1", "ready", Map::new())).no_change();
+
+    place.start(&["sh", "-c", "sleep 1; exec apache2 -f DIR/web2/httpd.conf -DFOREGROUND"]);
+    bring(&place, "web1", "drained");
+    place.run(&backend(&place, "web2", "ready", Map::new())).no_change();
+    // What is out of traffic by order does not come back by itself: nothing is waited for.
+    bring(&place, "web3", "drained");
+    let refused = place.refusal(&backend(&place, "web2", "drained", Map::new()));
+    assert!(!refused.contains("over its limit"), "{refused}");
+}
+
+#[test]
 fn at_the_limit_the_rest_is_cut_off_when_that_is_asked_for() {
     let place = site();
     let held = Held::start(place.pid, "127.0.0.1:80");

@@ -111,12 +111,13 @@ fn killed_at_any_moment_the_next_run_converges() {
         lap("ended");
         for (host, _) in &tier {
             let mut left = Vec::new();
-            let gone = (0..100).any(|turn| {
+            // A helper without a controller puts back what it had begun, within 60 s.
+            let gone = (0..400).any(|turn| {
                 std::thread::sleep(Duration::from_millis(if turn == 0 { 0 } else { 200 }));
                 left = strangers(host);
                 left.is_empty()
             });
-            assert!(gone, "{what}: left on {host} after 20 s:\n{}", left.join("\n"));
+            assert!(gone, "{what}: left on {host} after 80 s:\n{}", left.join("\n"));
         }
         lap("all gone");
         let next = play(&["--env", "lab"]);

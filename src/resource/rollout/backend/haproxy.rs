@@ -61,11 +61,9 @@ impl HaProxy<'_> {
     /// Takes it out, and waits until it is empty.
     pub(super) async fn drain(&self, hands: &Actuator) -> Result<(), Failure> {
         let limit = self.backend.limit();
-        let servers = hands.haproxy_servers(self.socket).await?;
-        let server = self.find(&servers)?;
+        let server = self.not_the_last(hands, limit).await?;
         let out = server.in_maintenance() || server.draining() && !self.moves();
         if !out {
-            self.spare_the_last(&server, &servers)?;
             let order = if self.moves() { Order::Maintenance } else { Order::Drain };
             hands.haproxy_order(self.socket, &server, order).await?;
         }
@@ -84,13 +82,26 @@ impl HaProxy<'_> {
         self.until_empty(hands, Limit::new("cut", CUT)).await
     }
 
-    /// Nobody answers any more when the last server goes.
-    fn spare_the_last(&self, server: &Server, servers: &[Server]) -> Result<(), Failure> {
-        let other = |other: &&Server| other.pool == server.pool && other.name != server.name && other.in_traffic();
-        if self.backend.even_last || !server.in_traffic() || servers.iter().any(|one| other(&one)) {
-            return Ok(());
+    /// Returns the server once another one of its pool is in traffic: nobody answers any more when the last one goes. One that was just
+    /// started is in traffic when HAProxy's checks have found it well, so it is waited for while one may come.
+    async fn not_the_last(&self, hands: &Actuator, limit: Limit) -> Result<Server, Failure> {
+        loop {
+            let servers = hands.haproxy_servers(self.socket).await?;
+            let server = self.find(&servers)?;
+            let others = || servers.iter().filter(|other| other.pool == server.pool && other.name != server.name);
+            if self.backend.even_last || !server.in_traffic() || others().any(Server::in_traffic) {
+                return Ok(server);
+            }
+            let failure = last(&self.backend.shown());
+            let down: Vec<&Server> = others().filter(|other| other.comes_by_itself()).collect();
+            let Some(first) = down.first() else { return Err(failure) };
+            hands.progress(&format!("the last one in traffic; not yet: {} {}", first.name, health(first)), None);
+            if let Err(over) = limit.wait().await {
+                let said: Vec<String> =
+                    down.iter().map(|other| format!("{} is {}", other.name, health(other))).collect();
+                return Err(failure.because(said.join(", ")).because(over));
+            }
         }
-        Err(last(&self.backend.shown()))
     }
 
     async fn until_empty(&self, hands: &Actuator, limit: Limit) -> Result<(), Failure> {
