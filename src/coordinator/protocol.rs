@@ -357,6 +357,11 @@ impl Protocol {
                 cursor.entered = true;
                 return Ok((place, cursor, Running { step: said.clone(), limit }));
             }
+            if must && self.stopping {
+                // It begins nothing more there; the nodes beside it come to the end of what they had begun.
+                cursor.next_target();
+                continue;
+            }
             if must {
                 return Err(refused(format!("`{}` at {} comes first", step.kind, step.at)));
             }

@@ -33,6 +33,48 @@ fn a_signal_lets_the_running_step_end_and_starts_no_other() {
     }
 }
 
+/// Answers so many requests, each a second after the last of them has come.
+fn slow_server(requests: usize) -> (u16, std::sync::mpsc::Receiver<()>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (all_here, here) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut asked: Vec<_> = (0..requests).map(|_| listener.accept().unwrap().0).collect();
+        all_here.send(()).unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        for stream in &mut asked {
+            let _ = stream.read(&mut [0; 1024]);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+        }
+    });
+    (port, here)
+}
+
+#[test]
+fn nodes_side_by_side_end_what_they_have_begun_and_are_told() {
+    let (port, all_here) = slow_server(3);
+    let playbook = format!(
+        "nodes web {{\n  count = 3\n  on = hosts.all_of_them\n  name = \"web{{{{ node.index }}}}\"\n}}\n\
+         play \"p\" on nodes.web {{\n  http \"http://127.0.0.1:{port}/\" {{}}\n  \
+         file \"OUT/{{{{ node.name }}}}\" {{ content = \"x\" }}\n}}\n"
+    );
+    let place = Place::new(&["h"], &playbook);
+    let child = place.start(&[]);
+    all_here.recv_timeout(Duration::from_secs(20)).unwrap();
+    send("-INT", &child);
+    let run = Run::of(child);
+    assert_eq!(run.code, Some(130), "{}", run.text);
+    let ended: Vec<&str> = run
+        .events
+        .iter()
+        .filter(|event| event["event"] == "step_finished")
+        .map(|event| event["step"]["node"].as_str().unwrap())
+        .collect();
+    assert_eq!(ended, ["web1", "web2", "web3"], "each has had an answer, and nothing else: {}", run.text);
+    assert!(run.events.iter().any(|event| event["event"] == "host_finished"), "{}", run.text);
+}
+
 #[test]
 fn a_second_signal_stops_at_once_and_leaves_no_process() {
     let place = Place::new(&["h"], &PLAY.replace("sleep 1", "sleep 4712 & sleep 4712"));

@@ -140,8 +140,15 @@ impl<'a> Replay<'a> {
         Err(if more { End::Wrong } else { End::Whole })
     }
 
-    fn stop_is_seen(&mut self) -> Result<bool, End> {
-        Ok(matches!(self.peek()?, EventKind::StageFinished { .. }) && self.stop)
+    /// A host that is stopped begins nothing more for a target, and tells what it had begun for those beside it.
+    fn stop_is_seen(&mut self, target: &Target) -> Result<bool, End> {
+        let next = self.peek()?;
+        Ok(self.stop
+            && match next {
+                EventKind::StageFinished { .. } => true,
+                EventKind::StepStarted { step } | EventKind::StepFinished { step, .. } => step.target != *target,
+                _ => false,
+            })
     }
 
     fn stage(&mut self, stage: &Stage) -> Result<(), End> {
@@ -173,7 +180,7 @@ impl<'a> Replay<'a> {
         self.notified.clear();
         let mut whole = true;
         for step in &plan.steps {
-            if self.stop_is_seen()? {
+            if self.stop_is_seen(&plan.target)? {
                 break;
             }
             if !self.step(step, plan, stage, false)? {
@@ -182,7 +189,7 @@ impl<'a> Replay<'a> {
             }
         }
         for handler in plan.handlers.iter().filter(|handler| !handler.left_out) {
-            if self.stop_is_seen()? {
+            if self.stop_is_seen(&plan.target)? {
                 continue;
             }
             let left_before = match (self.peek()?, handler.steps.first()) {
@@ -196,7 +203,7 @@ impl<'a> Replay<'a> {
             }
             let mut done = true;
             for step in &handler.steps {
-                if self.stop_is_seen()? {
+                if self.stop_is_seen(&plan.target)? {
                     done = false;
                     break;
                 }
