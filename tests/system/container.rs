@@ -160,6 +160,17 @@ fn a_container_is_made_kept_and_mended() {
     assert_eq!(id(), before);
     drive.one(&plain).no_change();
 
+    // Somebody else's container is not removed, whatever it is called, and the one that runs keeps its place.
+    for taken in ["fdk-a.fanli-new", "fdk-a.fanli-old"] {
+        host.must(&format!("docker run --detach --name {taken} --net none fanli/example:1 sleep 1000"));
+        let refused = drive.one(&sleeper("fdk-a", &[("command", list(&["sleep", "77"]))])).failed().to_string();
+        assert!(refused.contains("fanli did not make it"), "{refused}");
+        assert_eq!(host.must("docker ps --format '{{.Names}}' | sort"), format!("fdk-a\n{taken}"));
+        assert_eq!(id(), before);
+        host.must(&format!("docker rm --force {taken}"));
+    }
+    drive.one(&plain).no_change();
+
     // Mounts that are not there, are no directories, or are the host under another name.
     for source in ["/data/web/missing", "/data/web/file", "/data/web/rootlink", "/data/web/rootlink/etc"] {
         let refused = drive.one(&sleeper("fdk-a", &[("mounts", Value::List(vec![arrow(source, "/x", &[])]))]));

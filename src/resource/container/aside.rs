@@ -69,7 +69,11 @@ impl Note {
 pub(in crate::resource) async fn aside(name: &str, docker: &Docker, probe: &Probe) -> Result<Option<Found>, Failure> {
     let [_, old_name] = leftovers(name);
     let Some(found) = docker.container(&old_name).await? else { return Ok(None) };
-    let ours =
-        found.labels.contains_key(SPEC_LABEL) || Note::read(name, probe)?.is_some_and(|note| note.id == found.id);
-    Ok(ours.then_some(found))
+    Ok(is_own(&found, name, probe)?.then_some(found))
+}
+
+/// Whether fanli has made a container that has one of the names of [`leftovers`], or has moved it aside.
+pub(super) fn is_own(found: &Found, name: &str, probe: &Probe) -> Result<bool, Failure> {
+    let noted = || Ok::<_, Failure>(Note::read(name, probe)?.is_some_and(|note| note.id == found.id));
+    Ok(found.labels.contains_key(SPEC_LABEL) || noted()?)
 }

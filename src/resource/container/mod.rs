@@ -282,6 +282,9 @@ fn needs_replacing(change: &Change) -> bool {
 impl Resource for Container {
     fn check(&self) -> Result<(), ArgError> {
         container_name(&self.name).map_err(|message| ArgError::new("name", message))?;
+        if let Some(end) = [".fanli-new", ".fanli-old"].into_iter().find(|end| self.name.ends_with(end)) {
+            return Err(ArgError::new("name", format!("ends with `{end}`, as a container does while it is made anew")));
+        }
         image_name(&self.image).map_err(|message| ArgError::new("image", message))?;
         if let Some(hostname) = &self.hostname {
             container_name(hostname)

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::aside::{Note, aside};
+use super::aside::{Note, aside, is_own};
 use super::mounts;
 use super::spec::refused_source;
 use crate::failure::{Failure, FailureKind};
@@ -25,6 +25,8 @@ const MOMENT: Duration = Duration::from_secs(1);
 /// How long one must have been running that Docker has started again: Docker itself takes it for a good start then (moby,
 /// `restartmanager`).
 const GOOD_START: Duration = Duration::from_secs(10);
+/// How long before its program a container's process may begin: `runc create` makes it, `runc start` has it become the program.
+const CREATED_BEFORE: Duration = Duration::from_millis(300);
 /// The pause between two looks at a container that was just started.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -75,7 +77,8 @@ impl Place<'_> {
     ) -> Result<(), Failure> {
         let [new_name, old_name] = leftovers(self.name);
         let network = body.host_config.as_ref().and_then(|host| host.network_mode.clone());
-        docker.remove(&new_name).await?;
+        self.refuse_strangers(docker, hands).await?;
+        self.remove_unfinished(docker, hands).await?;
         docker.create(&new_name, body).await?;
         if let Some(old) = old {
             hands.progress(&format!("stopping {}", self.name), None);
@@ -91,6 +94,29 @@ impl Place<'_> {
         }
         docker.rename(&new_name, self.name).await?;
         if self.run { start(self.name, docker, hands).await } else { Ok(()) }
+    }
+
+    /// Refuses to begin where somebody else's container has a name that is needed for a moment.
+    async fn refuse_strangers(&self, docker: &Docker, probe: &Probe) -> Result<(), Failure> {
+        for name in leftovers(self.name) {
+            if let Some(found) = docker.container(&name).await?
+                && !is_own(&found, self.name, probe)?
+            {
+                return Err(Failure::new(format!("container {name} exists, and fanli did not make it"))
+                    .because(format!("{} has that name for a moment while it is made anew", self.name))
+                    .hint(format!("remove it, or give it another name: `docker rename {name} …`")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a new container that a killed run has left before it was in its place.
+    async fn remove_unfinished(&self, docker: &DockerHands, probe: &Probe) -> Result<(), Failure> {
+        let [new_name, _] = leftovers(self.name);
+        match docker.container(&new_name).await? {
+            Some(found) if is_own(&found, self.name, probe)? => docker.remove(&found.id).await,
+            _ => Ok(()),
+        }
     }
 
     /// Removes the old container, once its successor has proven itself; of Docker's networks that it was on, those `in_use` stay.
@@ -113,8 +139,7 @@ impl Place<'_> {
         docker: &DockerHands,
         hands: &Actuator,
     ) -> Result<Option<bool>, Failure> {
-        let [new_name, _] = leftovers(self.name);
-        docker.remove(&new_name).await?;
+        self.remove_unfinished(docker, hands).await?;
         let note = Note::read(self.name, hands)?;
         let there = docker.container(self.name).await?;
         let old = match aside(self.name, docker, hands).await? {
@@ -191,14 +216,16 @@ pub(super) fn comes_and_goes(found: &Found, probe: &Probe) -> bool {
 pub(in crate::resource) async fn stays_up(name: &str, docker: &Docker, probe: &Probe) -> Result<(), Failure> {
     let begun = Instant::now();
     loop {
+        // Before Docker is asked: a slow answer is about a moment that has passed.
+        let waited = begun.elapsed();
         let Some(found) = docker.container(name).await? else {
             return Err(Failure::new(format!("container {name} went away while it was being started")));
         };
         if let Some(failure) = down(&found, probe) {
             return Err(with_words(failure, &found, docker).await);
         }
-        let age = found.pid.and_then(|pid| probe.age_of(pid)).unwrap_or_default();
-        let left = MOMENT.saturating_sub(age.max(begun.elapsed()));
+        let age = found.pid.and_then(|pid| probe.age_of(pid)).unwrap_or_default().saturating_sub(CREATED_BEFORE);
+        let left = MOMENT.saturating_sub(age.max(waited));
         if left.is_zero() {
             return Ok(());
         }
