@@ -389,6 +389,14 @@ fn a_lost_book_is_made_anew_and_gives_nothing_of_a_host_that_is_away() {
     let said = lab.fanli(&["ip", "check", "web.fp"]);
     assert_eq!(said.code, 0, "{}", said.text);
 
+    // Lost together with a container: the one that is made in its place is not refused for what the host remembers of it.
+    lab.lose_book();
+    lab.on(1, "docker rm --force fbk-web1 > /dev/null");
+    let said = lab.fanli(&["ip", "adopt", "web.fp", "--yes"]);
+    assert_eq!(said.code, 0, "{}", said.text);
+    lab.play(&["--set", "size=4"]);
+    assert!(lab.play(&["--set", "size=4"]).contains("nothing to do"));
+
     // Lost again, and the host is gone for ever.
     lab.lose_book();
     lab.stop_sshd(2);

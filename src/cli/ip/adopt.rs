@@ -212,10 +212,12 @@ impl<'a> Plan<'a> {
         self.text.push_str(&lines);
     }
 
-    /// Books that hosts plugged from and this one has not taken over yet.
+    /// Books that hosts plugged from and this one has not taken over yet. Also for containers that are gone: what is made anew in their
+    /// place meets their records.
     fn books(&mut self, store: Option<&str>, revision: u64) -> Vec<Predecessor> {
         let mut found: BTreeMap<&str, u64> = BTreeMap::new();
-        for (_, _, record) in self.records() {
+        let ours = |record: &&SeenRecord| self.sides.lans.iter().any(|lan| lan.name == record.network);
+        for record in self.seen().flat_map(|(_, seen)| &seen.records).filter(ours) {
             let (Some(from), Some(at)) = (&record.store, record.revision) else { continue };
             let newer = Some(from.as_str()) == store && at > revision;
             if newer || (Some(from.as_str()) != store && !self.sides.accepts(record)) {
