@@ -307,7 +307,7 @@ pub enum RolloutNews {
         /// How many nodes each batch takes: the largest is how many are down at once at the most.
         batches: Vec<u32>,
     },
-    /// It was not good enough to go anywhere: no node was touched.
+    /// The preparation failed on some nodes: no node was touched.
     Refused {
         /// The nodes whose preparation failed.
         failed: Vec<String>,

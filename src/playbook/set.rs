@@ -16,8 +16,9 @@ pub(super) fn values(playbook: &Playbook, typed: &BTreeMap<String, String>, erro
     let mut values = Map::new();
     for (name, text) in typed {
         let declared = declared(playbook, name);
-        let value = match spelled(text) {
-            Some(value) if !declared.contains(&Declared::Text) => value,
+        let value = match (mode(text), spelled(text)) {
+            (Some(mode), _) if declared.contains(&Declared::Mode) => mode,
+            (_, Some(value)) if !declared.contains(&Declared::Text) => value,
             _ => Value::from(text.as_str()),
         };
         if let Some(only) = declared.first().filter(|_| declared.len() == 1)
@@ -29,6 +30,11 @@ pub(super) fn values(playbook: &Playbook, typed: &BTreeMap<String, String>, erro
         values.insert(name.clone(), value);
     }
     values
+}
+
+/// The mode that a text is, with however many digits.
+fn mode(text: &str) -> Option<Value> {
+    literal(&parse_value(text).ok()?).filter(|value| matches!(value, Value::Mode(_)))
 }
 
 /// The literal that a text is. A number or a mode that would be written in another way is none: `007` is not `0007`.
@@ -51,6 +57,7 @@ enum Declared {
     Bool,
     List,
     Map,
+    Mode,
     /// A number, an expression: anything may take its place.
     Other,
 }
@@ -62,6 +69,7 @@ impl Declared {
             ExprKind::List { .. } => Self::List,
             ExprKind::Map { .. } => Self::Map,
             ExprKind::Literal { value: Value::Bool(_), .. } => Self::Bool,
+            ExprKind::Literal { value: Value::Mode(_), .. } => Self::Mode,
             _ => Self::Other,
         }
     }
@@ -73,6 +81,7 @@ impl Declared {
             "bool" => Self::Bool,
             "list" => Self::List,
             "map" => Self::Map,
+            "mode" => Self::Mode,
             _ => param.default.as_ref().map_or(Self::Other, Self::of),
         }
     }
@@ -83,6 +92,7 @@ impl Declared {
             Self::Bool => "true or false",
             Self::List => "a list",
             Self::Map => "a map",
+            Self::Mode => "a mode",
             Self::Other => "a value",
         }
     }
@@ -94,10 +104,12 @@ impl Declared {
             | (Self::Text | Self::Other, _)
             | (Self::Bool, Value::Bool(_))
             | (Self::List, Value::List(_))
-            | (Self::Map, Value::Map(_)) => None,
+            | (Self::Map, Value::Map(_))
+            | (Self::Mode, Value::Mode(_)) => None,
             (Self::Bool, _) => Some("write `true` or `false`"),
             (Self::List, _) => Some("write it as in a playbook: `[\"a\", \"b\"]`, in quotes of the shell"),
             (Self::Map, _) => Some("write it as in a playbook: `{ a = 1 }`, in quotes of the shell"),
+            (Self::Mode, _) => Some("a mode is octal, with a leading zero: `0644`"),
         }
     }
 }

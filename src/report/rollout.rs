@@ -67,7 +67,7 @@ pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
             )
         }
         RolloutNews::Refused { failed } => {
-            (format!("not good enough for {}: no node was touched", all(failed)), Paint::Bad)
+            (format!("not begun, as the preparation failed for {}: no node was touched", all(failed)), Paint::Bad)
         }
         RolloutNews::Sick { nodes: sick, budget: most } => (
             format!("not begun: {} sick already ({}), {}", verb(sick, &all(sick)), sick.len(), budget(*most)),

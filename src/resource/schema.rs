@@ -261,12 +261,10 @@ impl ParamType {
                 format!("did you mean `{near}`?")
             }
             (Self::Choice(words), _) => format!("write one of these words, without quotes: {}", words.join(", ")),
-            (Self::Mode, Value::Int(number)) if number.to_string().bytes().all(|digit| digit < b'8') => {
-                format!("a mode is octal, with a leading zero: `0{number}`")
+            (Self::Mode, Value::Int(number)) if is_octal(&number.to_string()) => {
+                format!("a mode is octal, with a leading zero: `0{number:03}`")
             }
-            (Self::Mode, Value::Str(text))
-                if text.starts_with('0') && text.bytes().all(|digit| digit.is_ascii_digit()) =>
-            {
+            (Self::Mode, Value::Str(text)) if text.starts_with('0') && is_octal(text) => {
                 format!("write it without quotes: `{text}`")
             }
             (Self::Mode, _) => "a mode is octal, with a leading zero: `0644`".to_owned(),
@@ -292,6 +290,11 @@ impl ParamType {
             _ => return None,
         })
     }
+}
+
+/// Whether a text is the digits of a mode.
+fn is_octal(text: &str) -> bool {
+    (1..=5).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit))
 }
 
 /// Absolute, without `..`, `.`, doubled or trailing slashes or NUL: refused, never "cleaned".
