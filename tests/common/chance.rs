@@ -34,7 +34,9 @@ pub struct Chance(u64);
 impl Chance {
     /// Takes the seed from `FANLI_TEST_SEED`, or from the clock, and prints it.
     pub fn new() -> Self {
-        let asked = std::env::var(SEED).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{SEED}: `{text}`")));
+        let asked = std::env::var(SEED)
+            .ok()
+            .map(|text| text.parse().unwrap_or_else(|_| panic!("{SEED}: `{text}` is not a number")));
         let seed = asked.unwrap_or_else(|| {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
             u64::from(now.subsec_nanos())
