@@ -28,6 +28,7 @@ pub mod plan;
 pub mod engine;
 pub mod watch;
 pub mod refresh;
+pub mod logs;
 pub mod remote;
 pub mod coordinator;
 pub mod report;

@@ -11,6 +11,7 @@ mod gate;
 mod hosts;
 mod ip;
 mod lab;
+mod log_pipe;
 mod net;
 mod play;
 mod refresh;
@@ -52,6 +53,7 @@ enum Command {
     Status(status::Args),
     Gate(gate::Args),
     Refresh(refresh::Args),
+    LogPipe(log_pipe::Args),
     Net(net::Args),
     /// The far end of a channel; started by fanli itself
     #[command(hide = true)]
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(args),
         Command::Gate(args) => gate::run(&args),
         Command::Refresh(args) => refresh::run(args),
+        Command::LogPipe(args) => log_pipe::run(args),
         Command::Net(args) => net::run(args),
         Command::Helper { state_dir } => {
             let state_dir = state_dir.unwrap_or_else(crate::remote::helper::default_state_dir);

@@ -118,6 +118,7 @@ fn help_of_every_command_has_examples() {
         "status",
         "gate",
         "refresh",
+        "log-pipe",
         "net",
         "net list",
         "net trace",
@@ -150,6 +151,12 @@ fn bad_usage_exits_with_2() {
         "refresh /etc/nginx",
         "refresh /etc/nginx --reload nginx --program nginx",
         "refresh /etc/nginx --reload nginx --every 1ms",
+        "log-pipe",
+        "log-pipe /var/log/app.log",
+        "log-pipe logs/%H.log",
+        "log-pipe /var/log/%q.log",
+        "log-pipe --every 7m /var/log/%H.log",
+        "log-pipe --size 5 --zone Mars --mode 9 --spool 1KiB --latest a/b /var/log/%H.log",
     ]);
     for arguments in ["plya", "play", "play --wrong", "lab", "lab up x", "fmt", "why a", "doc nothing"] {
         assert_eq!(fanli(arguments).output().unwrap().status.code(), Some(2), "{arguments}");

@@ -28,7 +28,7 @@ const OUTWARD: [&str; 16] = [
 ];
 
 /// Libraries, and the rooms that know each: most often one.
-const HOMES: [(&str, &[&str]); 12] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("pest", &["syntax"]),
     ("pest_derive", &["syntax"]),
     ("minijinja", &["expr"]),
@@ -41,6 +41,7 @@ const HOMES: [(&str, &[&str]); 12] = [
     ("notify", &["system"]),
     ("roxmltree", &["system"]),
     ("indicatif", &["report"]),
+    ("jiff", &["logs", "cli"]),
 ];
 
 /// What a reporter may use.

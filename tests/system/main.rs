@@ -1,4 +1,4 @@
-//! Tests that need root, real daemons or network namespaces: `cargo test --test system -- --test-threads=1`.
+//! Tests that need root, real daemons or network namespaces: `tests/run test FILTER`.
 //!
 //! They fail, never skip, when they cannot run, and leave nothing behind.
 #![allow(
@@ -35,6 +35,7 @@ mod image;
 mod facts;
 mod kill;
 mod lab;
+mod log_pipe;
 mod logins;
 mod tier;
 mod mode_plays;

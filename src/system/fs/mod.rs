@@ -37,6 +37,7 @@ pub use look::{Bytes, KEPT_FOR_DIFF, MOST_CONTENT};
 pub use plain_tree::{DEEPEST_TREE, FoundEntry, FoundTree, MOST_TREE_ENTRIES, NewTree, TreeEntry};
 pub use slots::{CURRENT, GENERATIONS, Generation, Slot, is_generation};
 pub use validate::STAGED;
+pub use walk::open_folder;
 pub use write::Staged;
 
 /// What stands at a path.

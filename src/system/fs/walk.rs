@@ -58,6 +58,21 @@ pub(super) fn place(path: &Path, last: Last, rules: &LinkRules) -> Result<Option
     Walk { path, stack: vec![Open { dir: root, ours }], todo, last, rules, links: 0 }.run()
 }
 
+/// Opens a directory. Links on the way are followed by the rules of this module alone, without what a playbook declares.
+///
+/// # Errors
+/// There is no such directory, or a link that others could have made leads to it.
+pub fn open_folder(path: &Path) -> Result<OwnedFd, Failure> {
+    let missing = || Failure::new(format!("there is no directory {}", path.display())).hint("make it first");
+    let Some(place) = place(path, Last::Follow, &LinkRules::default())? else { return Err(missing()) };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match openat(&place.dir, &place.name, flags, Mode::empty()) {
+        Ok(dir) => Ok(dir),
+        Err(Errno::NOENT) => Err(missing()),
+        Err(errno) => Err(failed("open", path, errno)),
+    }
+}
+
 fn odd(path: &Path) -> Failure {
     Failure::new(format!("`{}` is not a plain absolute path", path.display()))
         .hint("paths on a host start with `/` and hold no `..`")

@@ -4,5 +4,5 @@ mod haproxy;
 pub mod ledger;
 mod nginx;
 mod others;
-mod place;
+pub mod place;
 mod proof;

@@ -1,0 +1,181 @@
+//! A segment: the file that one writer has written in one period. Once it is sealed it never changes.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fsync, mkdirat, openat, renameat, symlinkat, unlinkat};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::period::Period;
+use super::spool::Dropped;
+use crate::value::Digest;
+
+/// Why a segment was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Why {
+    /// Its period is over.
+    Period,
+    /// It is as long as it may be.
+    Size,
+    /// The program that wrote the lines has ended, or has a new writer.
+    End,
+}
+
+/// What is known of a sealed segment; it stands beside it as `.NAME.seal`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seal {
+    /// The begin of its period.
+    pub begin: Timestamp,
+    /// The end of its period.
+    pub end: Timestamp,
+    /// When it was sealed.
+    pub sealed: Timestamp,
+    /// See [`Why`].
+    pub why: Why,
+    /// How many lines it holds.
+    pub lines: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The SHA-256 of its content, in hex.
+    pub sha256: String,
+    /// Lines that were left out since the segment before it was sealed.
+    pub dropped_lines: u64,
+    /// Their length in bytes.
+    pub dropped_bytes: u64,
+}
+
+/// How an ID looks: lower case letters and digits that are not mistaken for each other.
+const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+
+/// The mode of directories that are made for segments.
+const FOLDER: Mode = Mode::from_raw_mode(0o755);
+
+/// Returns eight random characters: 40 bits.
+pub(super) fn new_id() -> Result<String, Errno> {
+    let mut random = [0; 8];
+    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).map_err(|error| of_io(&error))?;
+    let letter = |byte: &u8| ALPHABET.get(usize::from(byte % 32)).copied().map_or('a', char::from);
+    Ok(random.iter().map(letter).collect())
+}
+
+fn of_io(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
+}
+
+/// A file that is being written.
+pub(super) struct Segment {
+    /// The directory it stands in.
+    dir: OwnedFd,
+    /// Its path below the folder of the template.
+    pub(super) path: PathBuf,
+    file: File,
+    pub(super) period: Period,
+    hash: Sha256,
+    lines: u64,
+    pub(super) bytes: u64,
+    /// The last byte ended a line, or there is none yet.
+    pub(super) at_line_end: bool,
+}
+
+impl Segment {
+    /// Makes a new file, and the directories below `folder` that it needs. It follows no link and takes no file that is there. The file
+    /// is locked as long as it is written: one that has neither a lock nor a seal was left by a writer that was killed.
+    pub(super) fn make(folder: &OwnedFd, path: &Path, period: Period, mode: Mode) -> Result<Self, Errno> {
+        let dir = parent(folder, path)?;
+        let flags =
+            OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&dir, name_of(path)?, flags, mode)?;
+        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self {
+            dir,
+            path: path.to_owned(),
+            file: File::from(file),
+            period,
+            hash: Sha256::new(),
+            lines: 0,
+            bytes: 0,
+            at_line_end: true,
+        })
+    }
+
+    /// Appends as much as can be written at once, and returns how much that was.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<usize, Errno> {
+        let wrote = loop {
+            match self.file.write(bytes) {
+                Ok(wrote) => break wrote,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(of_io(&error)),
+            }
+        };
+        let written = bytes.get(..wrote).unwrap_or_default();
+        self.hash.update(written);
+        let ends = memchr::memchr_iter(b'\n', written).count();
+        self.lines += u64::try_from(ends).unwrap_or(0);
+        self.bytes += u64::try_from(wrote).unwrap_or(0);
+        if let Some(last) = written.last() {
+            self.at_line_end = *last == b'\n';
+        }
+        Ok(wrote)
+    }
+
+    /// Makes it durable, and writes down what it holds.
+    pub(super) fn seal(&self, why: Why, dropped: Dropped) -> Result<(), Errno> {
+        fsync(&self.file)?;
+        let seal = Seal {
+            begin: self.period.begin,
+            end: self.period.end,
+            sealed: Timestamp::now(),
+            why,
+            lines: self.lines + u64::from(!self.at_line_end),
+            bytes: self.bytes,
+            sha256: Digest(self.hash.clone().finalize().into()).to_string(),
+            dropped_lines: dropped.lines,
+            dropped_bytes: dropped.bytes,
+        };
+        let name = name_of(&self.path)?.to_string_lossy().into_owned();
+        let (seal_name, unfinished) = (format!(".{name}.seal"), format!(".{name}.seal.new"));
+        let mut text = serde_json::to_vec(&seal).map_err(|_| Errno::INVAL)?;
+        text.push(b'\n');
+        let _ = unlinkat(&self.dir, &unfinished, AtFlags::empty());
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&self.dir, &unfinished, flags, Mode::from_raw_mode(0o644))?);
+        file.write_all(&text).map_err(|error| of_io(&error))?;
+        fsync(&file)?;
+        renameat(&self.dir, &unfinished, &self.dir, &seal_name)?;
+        fsync(&self.dir)
+    }
+}
+
+/// Turns the link `name` in the folder to a segment, in one step.
+pub(super) fn point(folder: &OwnedFd, name: &str, segment: &Path) -> Result<(), Errno> {
+    let unfinished = format!(".{name}.new");
+    let _ = unlinkat(folder, &unfinished, AtFlags::empty());
+    symlinkat(segment, folder, &unfinished)?;
+    renameat(folder, &unfinished, folder, name)
+}
+
+fn name_of(path: &Path) -> Result<&OsStr, Errno> {
+    path.file_name().ok_or(Errno::INVAL)
+}
+
+/// The directory of a path below a folder; what is missing of it is made.
+fn parent(folder: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let mut dir = folder.as_fd().try_clone_to_owned().map_err(|error| of_io(&error))?;
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        let Component::Normal(name) = part else { return Err(Errno::INVAL) };
+        match mkdirat(&dir, name, FOLDER) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        dir = openat(&dir, name, flags, Mode::empty())?;
+    }
+    Ok(dir)
+}
