@@ -32,8 +32,8 @@ impl Supervisor {
     /// # Errors
     /// Supervisor does not answer.
     async fn leftovers(&self, process: &Process) -> Result<Vec<Stat>, Failure> {
-        use ProcessState::{Backoff, Exited, Fatal};
-        if !matches!(process.state, Backoff | Exited | Fatal) {
+        use ProcessState::{Backoff, Exited, Fatal, Starting};
+        if !matches!(process.state, Starting | Backoff | Exited | Fatal) {
             return Ok(Vec::new());
         }
         let answer = self.call("getPID", &[], &[]).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{Process, ProcessState, Supervisor, SupervisorHands, births};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 
 /// How often what is awaited is looked at.
 const RETRY: Duration = Duration::from_millis(100);
@@ -279,7 +279,17 @@ impl SupervisorHands {
         for process in &told {
             self.signal(&process.full_name(), signal).await?;
         }
-        let processes = self.until_steady(program, &running, patience).await?;
+        let processes = match self.until_steady(program, &running, patience).await {
+            // What died of the signal may have left workers behind, which are in the way of a new start.
+            Err(failure) if failure.kind == FailureKind::Step => {
+                let found = self.program(program).await?;
+                if !self.has_leftovers(&found).await? {
+                    return Err(failure);
+                }
+                self.start_again(program, &found, true, patience.start).await?
+            }
+            steady => steady?,
+        };
         let died = births(&select_running(&processes)) != births(&running);
         let did = match did {
             Did::Started => Did::Started,

@@ -78,6 +78,7 @@ StartServers 1
 ServerLimit 4
 ThreadsPerChild 16
 MaxRequestWorkers 64
+KeepAliveTimeout 300
 ";
 
 /// What an image lacks.

@@ -117,7 +117,8 @@ play "nodes" on nodes.web {
 }
 "#;
 
-/// What every node's Apache reads.
+/// What every node's Apache reads. It keeps idle connections for longer than the balancer does: a request that crosses with the end of
+/// one is closed without an answer, which has nothing to do with a rollout.
 pub const TEMPLATE: &str = r#"LoadModule mpm_event_module /usr/lib/apache2/modules/mod_mpm_event.so
 LoadModule authz_core_module /usr/lib/apache2/modules/mod_authz_core.so
 LoadModule headers_module /usr/lib/apache2/modules/mod_headers.so
@@ -137,6 +138,7 @@ StartServers 1
 ServerLimit 4
 ThreadsPerChild 16
 MaxRequestWorkers 64
+KeepAliveTimeout 300
 Header always set X-Generation "{{ generation }}"
 Header always set X-Word "{{ word }}"
 Include /conf/generations/{{ generation }}/more.conf
