@@ -156,7 +156,7 @@ pub(super) fn run(args: Args) -> ExitCode {
             Full::Drop => OnFull::Drop,
         },
     };
-    match survive().and_then(|kept| write_lines(orders, std::io::stdin().as_fd()).map(|()| drop(kept))) {
+    match write_lines(orders, std::io::stdin().as_fd()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let _ = failed(&failure);
@@ -165,8 +165,9 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Has the signals do nothing, as long as what is returned is there.
-fn survive() -> Result<impl Sized, Failure> {
+/// Has the signals do nothing, as long as what is returned is there. It comes first of all: Apache may send TERM to a writer that it has
+/// started a moment ago.
+pub(super) fn survive() -> Result<impl Sized, Failure> {
     use crate::failure::Context as _;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("no runtime")?;
     let entered = runtime.enter();

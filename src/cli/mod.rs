@@ -66,6 +66,11 @@ enum Command {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    let survives = std::env::args_os().nth(1).is_some_and(|word| word == "log-pipe");
+    let _survived = match survives.then(log_pipe::survive).transpose() {
+        Ok(kept) => kept,
+        Err(failure) => return failed(&failure),
+    };
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

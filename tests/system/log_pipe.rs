@@ -87,8 +87,8 @@ fn ten_graceful_reloads_lose_no_line() {
         Load::start(place.pid, "127.0.0.1:80", &[(Client::KeepAlive, 3), (Client::Once, 3), (Client::SlowPost, 2)]);
     for _ in 0..10 {
         let before = load.count();
+        until("requests are answered", || load.count() > before + 50);
         place.must("kill -USR1 $(cat DIR/web/pid)");
-        until("requests go on", || load.count() > before + 60);
     }
     let rows = load.stop();
     place.must("kill -WINCH $(cat DIR/web/pid)");
@@ -103,7 +103,7 @@ fn ten_graceful_reloads_lose_no_line() {
         *times.entry(line.trim_start_matches("?id=").parse().unwrap()).or_default() += 1;
     }
     let answered: Vec<u64> = rows.iter().filter(|row| row.outcome.is_ok()).map(|row| row.id).collect();
-    assert!(answered.len() > 500, "{}", answered.len());
+    assert!(answered.len() > 400, "{}", answered.len());
     let lost: Vec<&u64> = answered.iter().filter(|id| !times.contains_key(id)).collect();
     assert!(lost.is_empty(), "answered and in no segment: {lost:?}");
     // One that was not answered, as a connection was closed by the reload, may be there, too.
@@ -160,6 +160,11 @@ fn full_disk() -> PathBuf {
     logs
 }
 
+/// How much room it has left, in KiB.
+fn room(logs: &Path) -> String {
+    sh(&format!("df --output=avail {} | tail -n 1", logs.display())).trim().to_owned()
+}
+
 /// As many numbered lines as fill it and the spool many times over.
 fn many_lines() -> String {
     (0..20_000).map(|number| format!("{number:06} {}\n", "x".repeat(100))).collect::<Vec<_>>().concat()
@@ -173,8 +178,7 @@ fn on_a_full_disk_the_program_waits_and_no_line_is_lost() {
         let mut pipe = Pipe::start(&["--spool", "128KiB", template.to_str().unwrap()]);
         let mut input = pipe.0.stdin.take().unwrap();
         let writing = std::thread::spawn(move || input.write_all(many_lines().as_bytes()).unwrap());
-        let room = || sh(&format!("df --output=avail {} | tail -n 1", logs.display()));
-        until("the disk is full", || room().trim() == "0");
+        until("the disk is full", || room(&logs) == "0");
         std::thread::sleep(std::time::Duration::from_millis(500));
         assert!(!writing.is_finished(), "the program waits");
         sh(&format!("mount -o remount,size=64m {}", logs.display()));
@@ -196,10 +200,16 @@ fn what_is_left_out_on_a_full_disk_is_counted_to_the_line() {
         let template = logs.join("%Y%m%d.log");
         let mut pipe = Pipe::start(&["--spool", "128KiB", "--on-full", "drop", template.to_str().unwrap()]);
         pipe.say(&many_lines());
+        until("the disk is full and all lines are read", || {
+            let waiting = rustix::io::ioctl_fionread(pipe.0.stdin.as_ref().unwrap()).unwrap();
+            room(&logs) == "0" && waiting == 0
+        });
         let written = || fs::metadata(logs.join("latest")).unwrap().len();
         let before = written();
         sh(&format!("rm {}/filler", logs.display()));
-        until("the spool is empty", || written() > before + 100 * 1024);
+        until("it writes again", || written() > before);
+        // What waited is written at once then.
+        std::thread::sleep(std::time::Duration::from_millis(500));
         pipe.say("999999 the last one\n");
         let (said, code) = pipe.end();
         assert_eq!(code, Some(0), "{said}");
