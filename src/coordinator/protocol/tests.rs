@@ -141,12 +141,14 @@ impl<'a> Replay<'a> {
     }
 
     /// A host that is stopped begins nothing more for a target, and tells what it had begun for those beside it.
-    fn stop_is_seen(&mut self, target: &Target) -> Result<bool, End> {
+    fn stop_is_seen(&mut self, plan: &TargetPlan) -> Result<bool, End> {
         let next = self.peek()?;
+        let own =
+            |id| plan.steps.iter().chain(plan.handlers.iter().flat_map(|one| &one.steps)).any(|step| step.id == id);
         Ok(self.stop
             && match next {
                 EventKind::StageFinished { .. } => true,
-                EventKind::StepStarted { step } | EventKind::StepFinished { step, .. } => step.target != *target,
+                EventKind::StepStarted { step } | EventKind::StepFinished { step, .. } => !own(step.id),
                 _ => false,
             })
     }
@@ -180,7 +182,7 @@ impl<'a> Replay<'a> {
         self.notified.clear();
         let mut whole = true;
         for step in &plan.steps {
-            if self.stop_is_seen(&plan.target)? {
+            if self.stop_is_seen(plan)? {
                 break;
             }
             if !self.step(step, plan, stage, false)? {
@@ -189,7 +191,7 @@ impl<'a> Replay<'a> {
             }
         }
         for handler in plan.handlers.iter().filter(|handler| !handler.left_out) {
-            if self.stop_is_seen(&plan.target)? {
+            if self.stop_is_seen(plan)? {
                 continue;
             }
             let left_before = match (self.peek()?, handler.steps.first()) {
@@ -203,7 +205,7 @@ impl<'a> Replay<'a> {
             }
             let mut done = true;
             for step in &handler.steps {
-                if self.stop_is_seen(&plan.target)? {
+                if self.stop_is_seen(plan)? {
                     done = false;
                     break;
                 }
