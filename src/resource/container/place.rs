@@ -268,7 +268,14 @@ pub(super) async fn with_state(
     probe: &Probe,
 ) -> Failure {
     let told = failure.message.starts_with(&format!("container {name} did not stay up"));
-    let Ok(Some(found)) = docker.container(name).await else { return failure };
+    let Ok(Some(mut found)) = docker.container(name).await else { return failure };
+    // Docker learns a moment after others that a program has ended.
+    let begun = Instant::now();
+    while !told && found.status == "running" && begun.elapsed() < MOMENT {
+        sleep(LOOK).await;
+        let Ok(Some(again)) = docker.container(name).await else { return failure };
+        found = again;
+    }
     if told || found.labels.get(SPEC_LABEL) != spec || found.status == "created" {
         return failure;
     }
