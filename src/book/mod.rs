@@ -238,10 +238,7 @@ pub(crate) fn now() -> u64 {
 
 /// A new random name for a store.
 fn new_id() -> Result<String, Failure> {
-    use std::io::Read as _;
-    let mut bytes = [0_u8; 16];
-    let read = std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-    read.context("cannot read /dev/urandom")?;
+    let bytes = crate::system::random::random_bytes::<16>().context("cannot read /dev/urandom")?;
     Ok(bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
 }
 

@@ -57,7 +57,7 @@ pub struct Period {
 }
 
 /// The clock that says which period it is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Periods {
     every: Every,
     zone: TimeZone,
@@ -80,11 +80,6 @@ impl Periods {
         let period = Period { begin, end, number };
         self.current = Some(period);
         period
-    }
-
-    /// The begin of a period, by the zone's clock.
-    pub fn shown(&self, period: &Period) -> ZonedDateTime {
-        period.begin.to_zoned_datetime(self.zone.clone())
     }
 
     /// `None` at the ends of the calendar.

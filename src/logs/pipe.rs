@@ -70,8 +70,7 @@ pub fn run(orders: Orders, input: BorrowedFd<'_>) -> Result<(), Failure> {
     let _ = rustix::pipe::fcntl_setpipe_size(input, PIPE);
     let spool = Arc::new(Spool::new(orders.spool, orders.on_full));
     let mut periods = Periods::new(orders.every, orders.zone.clone());
-    let writer =
-        Writer { folder, periods: periods.clone(), spool: Arc::clone(&spool), segment: None, trouble: None, orders };
+    let writer = Writer { folder, spool: Arc::clone(&spool), segment: None, trouble: None, orders };
     let writing = std::thread::Builder::new()
         .name("writer".to_owned())
         .stack_size(256 * 1024)
@@ -161,7 +160,6 @@ fn set(timer: &OwnedFd, period: &Period) -> Result<(), Errno> {
 struct Writer {
     orders: Orders,
     folder: OwnedFd,
-    periods: Periods,
     spool: Arc<Spool>,
     segment: Option<Segment>,
     /// What cannot be done at present, and was told.
@@ -239,7 +237,8 @@ impl Writer {
         let segment = match &mut self.segment {
             Some(segment) => segment,
             none => {
-                let path = self.orders.template.name(&self.periods.shown(period), &segment::new_id()?);
+                let begin = period.begin.to_zoned_datetime(self.orders.zone.clone());
+                let path = self.orders.template.name(&begin, &segment::new_id()?);
                 let mode = Mode::from_raw_mode(self.orders.mode);
                 let made = Segment::make(&self.folder, &path, *period, mode)?;
                 if let Some(latest) = &self.orders.latest {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::period::Period;
 use super::spool::Dropped;
+use crate::system::random::random_bytes;
 use crate::value::Digest;
 
 /// Why a segment was sealed.
@@ -59,8 +60,7 @@ const FOLDER: Mode = Mode::from_raw_mode(0o755);
 
 /// Returns eight random characters: 40 bits.
 pub(super) fn new_id() -> Result<String, Errno> {
-    let mut random = [0; 8];
-    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut random)).map_err(|error| of_io(&error))?;
+    let random = random_bytes::<8>().map_err(|error| of_io(&error))?;
     let letter = |byte: &u8| ALPHABET.get(usize::from(byte % 32)).copied().map_or('a', char::from);
     Ok(random.iter().map(letter).collect())
 }

@@ -35,6 +35,7 @@ mod parting;
 pub mod ping;
 pub mod process;
 mod procfs;
+pub mod random;
 pub mod removal;
 pub mod services;
 pub mod snapshot;

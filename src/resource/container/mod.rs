@@ -24,7 +24,7 @@ use crate::value::{Arrow, Map, Value, show_size};
 
 pub(super) use self::aside::aside;
 pub(super) use self::gate::behind as behind_gate;
-pub(super) use self::place::{Place as ContainerPlace, is_among, leftovers, source as mount_source, stays_up};
+pub(super) use self::place::{Place as ContainerPlace, is_among, remove_unfinished, source as mount_source, stays_up};
 pub use self::spec::writable_sources;
 pub(super) use self::spec::{bind, from_json, refused_source, scalar, texts, to_json};
 
@@ -265,8 +265,7 @@ impl Container {
 
     /// Removes what a killed run has made and not put into its place.
     async fn clear(&self, docker: &DockerHands) -> Result<(), Failure> {
-        let [new_name, _] = place::leftovers(&self.name);
-        match docker.container(&new_name).await?.filter(|left| left.labels.contains_key(SPEC_LABEL)) {
+        match place::unfinished(&self.name, docker).await? {
             Some(left) => self.place().remove(&left, &self.lan_in_use(), docker).await,
             None => Ok(()),
         }
@@ -282,7 +281,7 @@ fn needs_replacing(change: &Change) -> bool {
 impl Resource for Container {
     fn check(&self) -> Result<(), ArgError> {
         container_name(&self.name).map_err(|message| ArgError::new("name", message))?;
-        if let Some(end) = [".fanli-new", ".fanli-old"].into_iter().find(|end| self.name.ends_with(end)) {
+        if let Some(end) = place::leftovers("").into_iter().find(|end| self.name.ends_with(end.as_str())) {
             return Err(ArgError::new("name", format!("ends with `{end}`, as a container does while it is made anew")));
         }
         image_name(&self.image).map_err(|message| ArgError::new("image", message))?;
@@ -402,11 +401,10 @@ impl Resource for Container {
         if (self.gate || self.tools) && gate::installed(probe)? {
             fields.insert(gate::FIELD.to_owned(), "in place".into());
         }
-        let [new_name, _] = place::leftovers(&self.name);
         if found.name != self.name {
             fields.insert("leftover".to_owned(), found.name.as_str().into());
-        } else if docker.container(&new_name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
-            fields.insert("leftover".to_owned(), new_name.into());
+        } else if let Some(left) = place::unfinished(&self.name, &docker).await? {
+            fields.insert("leftover".to_owned(), left.name.as_str().into());
         }
         Ok(Observed { state: State::Present(fields), output: output(&found) })
     }

@@ -40,6 +40,20 @@ pub(in crate::resource) fn is_among(containers: &BTreeSet<String>, name: &str) -
     containers.contains(name) || leftovers(name).iter().any(|name| containers.contains(name))
 }
 
+/// The new container of that name that a killed run has made and not put into its place. Another's that happens to be called so is none.
+pub(super) async fn unfinished(name: &str, docker: &Docker) -> Result<Option<Found>, Failure> {
+    let [new_name, _] = leftovers(name);
+    Ok(docker.container(&new_name).await?.filter(|left| left.labels.contains_key(SPEC_LABEL)))
+}
+
+/// Removes it, where there is one.
+pub(in crate::resource) async fn remove_unfinished(name: &str, docker: &DockerHands) -> Result<(), Failure> {
+    match unfinished(name, docker).await? {
+        Some(left) => docker.remove(&left.id).await,
+        None => Ok(()),
+    }
+}
+
 /// Where a container stands.
 pub(in crate::resource) struct Place<'a> {
     /// Its name.
@@ -78,7 +92,7 @@ impl Place<'_> {
         let [new_name, old_name] = leftovers(self.name);
         let network = body.host_config.as_ref().and_then(|host| host.network_mode.clone());
         self.refuse_strangers(docker, hands).await?;
-        self.remove_unfinished(docker, hands).await?;
+        docker.remove(&new_name).await?;
         docker.create(&new_name, body).await?;
         if let Some(old) = old {
             hands.progress(&format!("stopping {}", self.name), None);
@@ -110,15 +124,6 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Removes a new container that a killed run has left before it was in its place.
-    async fn remove_unfinished(&self, docker: &DockerHands, probe: &Probe) -> Result<(), Failure> {
-        let [new_name, _] = leftovers(self.name);
-        match docker.container(&new_name).await? {
-            Some(found) if is_own(&found, self.name, probe)? => docker.remove(&found.id).await,
-            _ => Ok(()),
-        }
-    }
-
     /// Removes the old container, once its successor has proven itself; of Docker's networks that it was on, those `in_use` stay.
     pub(in crate::resource) async fn let_go(
         &self,
@@ -139,7 +144,7 @@ impl Place<'_> {
         docker: &DockerHands,
         hands: &Actuator,
     ) -> Result<Option<bool>, Failure> {
-        self.remove_unfinished(docker, hands).await?;
+        remove_unfinished(self.name, docker).await?;
         let note = Note::read(self.name, hands)?;
         let there = docker.container(self.name).await?;
         let old = match aside(self.name, docker, hands).await? {
@@ -269,14 +274,17 @@ pub(super) async fn with_state(
 ) -> Failure {
     let told = failure.message.starts_with(&format!("container {name} did not stay up"));
     let Ok(Some(mut found)) = docker.container(name).await else { return failure };
+    if told || found.labels.get(SPEC_LABEL) != spec {
+        return failure;
+    }
     // Docker learns a moment after others that a program has ended.
     let begun = Instant::now();
-    while !told && found.status == "running" && begun.elapsed() < MOMENT {
+    while found.status == "running" && begun.elapsed() < MOMENT {
         sleep(LOOK).await;
         let Ok(Some(again)) = docker.container(name).await else { return failure };
         found = again;
     }
-    if told || found.labels.get(SPEC_LABEL) != spec || found.status == "created" {
+    if found.labels.get(SPEC_LABEL) != spec || found.status == "created" {
         return failure;
     }
     let failure = match down(&found, probe) {

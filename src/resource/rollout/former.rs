@@ -14,7 +14,7 @@ use super::halt::refuse_halted;
 use super::{check_keep, check_rollout, now};
 use crate::change::{Change, Datum, State};
 use crate::failure::Failure;
-use crate::resource::container::{ContainerPlace, aside, leftovers, mount_source, short_id, stays_up};
+use crate::resource::container::{ContainerPlace, aside, mount_source, remove_unfinished, short_id, stays_up};
 use crate::resource::{ArgError, Observed, Resource};
 use crate::system::container_body::Request;
 use crate::system::docker::{Container, Docker, DockerHands, SPEC_LABEL, container_name};
@@ -207,17 +207,8 @@ impl Former {
                 place.let_go(&[], &docker, hands).await?;
             }
         }
-        self.clear(&docker).await?;
+        remove_unfinished(&self.container, &docker).await?;
         undo.after.write(hands)
-    }
-
-    /// What a killed run has left beside the container.
-    async fn clear(&self, docker: &DockerHands) -> Result<(), Failure> {
-        let [new_name, _] = leftovers(&self.container);
-        if docker.container(&new_name).await?.is_some_and(|left| left.labels.contains_key(SPEC_LABEL)) {
-            docker.remove(&new_name).await?;
-        }
-        Ok(())
     }
 
     async fn make_again(&self, before: &Snapshot, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
