@@ -89,7 +89,7 @@ async fn told(probe: &Probe) -> String {
 fn what_is_kept_of_a_host_is_as_new_as_the_question() {
     let mut chance = Chance::new();
     let space = Space::new();
-    let (mut done, mut again) = (0, 0);
+    let mut again = 0;
     std::thread::scope(|scope| {
         let inside = scope.spawn(|| {
             let file = std::fs::File::open(format!("/var/run/netns/{}", space.0)).unwrap();
@@ -100,8 +100,10 @@ fn what_is_kept_of_a_host_is_as_new_as_the_question() {
             runtime.block_on(async {
                 let kept = probe();
                 for turn in 0..300 {
-                    let change = *chance.pick(&CHANGES);
-                    done += u32::from(space.run(change));
+                    // The first one, from a random place on, that the kernel takes as things are.
+                    let from = chance.index(CHANGES.len());
+                    let mut all = CHANGES.iter().cycle().skip(from).take(CHANGES.len());
+                    let change = *all.find(|change| space.run(change)).unwrap();
                     // A carrier comes and goes a moment later, which both must see in the end.
                     let deadline = Instant::now() + Duration::from_secs(3);
                     loop {
@@ -120,6 +122,6 @@ fn what_is_kept_of_a_host_is_as_new_as_the_question() {
         });
         inside.join().unwrap();
     });
-    println!("{done} changes, {again} of 300 second questions were answered from what is kept");
-    assert!(done > 50 && again > 200, "{done} changes, {again} kept");
+    println!("{again} of 300 second questions were answered from what is kept");
+    assert!(again > 200, "{again} kept");
 }

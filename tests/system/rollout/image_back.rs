@@ -58,9 +58,9 @@ fn a_halt_leaves_every_container_as_it_is_and_in_traffic() {
         place.fanli(&["rollout", "halt", "web.fp", "--because", "a sale"]).good();
         assert_eq!(play.wait().unwrap().code(), Some(4), "{}", place.log());
         let new = NODES.iter().filter(|node| place.page(node).contains("this is two\n")).count();
-        // Whoever was begun with in that moment is gone through with.
+        // Whoever was begun with in that moment is gone through with: both hosts of the batch, one of them, or none.
         let told = if new == 1 { "1 node has".to_owned() } else { format!("{new} nodes have") };
-        assert!(new == 1 || new == 3, "{new}");
+        assert!((1..=3).contains(&new), "{new}");
         assert!(place.log().contains(&format!("a sale): {told} what is new")), "{}", place.log());
         place.all_up();
         let halted = place.is();
