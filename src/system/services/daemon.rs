@@ -121,13 +121,13 @@ impl Actuator {
             // Twice: a program that detaches itself may just be handing over.
             if gone > 1 {
                 let failure = Failure::new(format!("`{shown}` ended right after its start"));
-                let failure = left_running(failure, daemon.name, &earlier);
+                let failure = left_running(failure, daemon.name, &earlier).await;
                 return Err(told(self, failure, daemon.log, log_end));
             }
             if begun.elapsed() >= limit.1 {
                 let mut failure = Failure::timeout(limit.0, limit.1).within(format!("`{shown}` is not up"));
                 if let (true, Some(stray)) = (found.is_empty(), child.filter(|child| alive(*child))) {
-                    failure = strayed(failure, stray);
+                    failure = strayed(failure, stray).await;
                 } else if let (false, Some(path)) = (written, daemon.pid_file) {
                     failure = failure.because(format!("it lives, but has not written its pid file {path}"));
                 }
@@ -177,11 +177,12 @@ impl Actuator {
 }
 
 /// The failure of a start whose process lives and could not be found again. It is ended: the next run would start one more beside it.
-fn strayed(failure: Failure, pid: u32) -> Failure {
+async fn strayed(failure: Failure, pid: u32) -> Failure {
     let program = exe(pid);
     if let Some(group) = Pid::from_raw(pid.cast_signed()) {
         let _ = kill_process_group(group, Signal::KILL);
     }
+    gone(&[pid]).await;
     failure
         .because(format!(
             "it became {program} without {MARK} in its environment, by which it would be found again; it was ended"
@@ -191,17 +192,26 @@ fn strayed(failure: Failure, pid: u32) -> Failure {
 
 /// The failure of a start that ended and left processes of another program running, started since `earlier`. They are ended: as nothing
 /// tells them from what a dead service left behind, the next run would start more beside them.
-fn left_running(failure: Failure, name: &str, earlier: &BTreeSet<u32>) -> Failure {
+async fn left_running(failure: Failure, name: &str, earlier: &BTreeSet<u32>) -> Failure {
     let left: Vec<u32> = carriers(name).filter(|pid| !earlier.contains(pid)).collect();
     let Some(program) = left.first().map(|pid| exe(*pid)) else { return failure };
-    for pid in left.into_iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+    for pid in left.iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
         let _ = kill_process(pid, Signal::KILL);
     }
+    gone(&left).await;
     failure
         .because(format!(
             "it left {program} running, which is another program than the one of `command`; that was ended"
         ))
         .hint("name that program itself in `command`, or in `pid_file` where it writes its process number")
+}
+
+/// Waits until killed processes are gone. One that the kernel holds is not waited for without end.
+async fn gone(killed: &[u32]) {
+    let begun = Instant::now();
+    while killed.iter().any(|pid| alive(*pid)) && begun.elapsed() < KILL {
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// The failure with what the log has since then.
