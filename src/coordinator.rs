@@ -15,7 +15,7 @@ mod rollout;
 mod sending;
 mod stages;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -196,7 +196,8 @@ async fn until(deadline: Option<tokio::time::Instant>) {
 /// Where all events meet, and what they add up to.
 struct Hub {
     started: Instant,
-    index: u64,
+    /// For each host, and for the run itself under an empty name, the number and the time of its next event at the earliest.
+    next: BTreeMap<String, (u64, u64)>,
     events: mpsc::UnboundedSender<Event>,
     tally: Tally,
     failed: BTreeSet<Target>,
@@ -213,7 +214,7 @@ impl Hub {
     fn new(events: mpsc::UnboundedSender<Event>) -> Self {
         Self {
             started: Instant::now(),
-            index: 0,
+            next: BTreeMap::new(),
             events,
             tally: Tally::default(),
             failed: BTreeSet::new(),
@@ -228,12 +229,15 @@ impl Hub {
     /// Says something of the run as a whole.
     fn say(&mut self, kind: EventKind) {
         let at_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let event = Event { host: String::new(), index: self.index, at_ms, kind };
-        self.index += 1;
-        self.forward(event);
+        self.forward(Event { host: String::new(), index: 0, at_ms, kind });
     }
 
-    fn forward(&self, event: Event) {
+    /// Passes an event on, with its number: a host's own events and those that the controller adds for it are one sequence.
+    fn forward(&mut self, mut event: Event) {
+        let (index, at_ms) = self.next.entry(event.host.clone()).or_default();
+        event.index = *index;
+        event.at_ms = event.at_ms.max(*at_ms);
+        (*index, *at_ms) = (event.index + 1, event.at_ms);
         // When the reporter is gone the run still comes to its end.
         let _ = self.events.send(event);
     }

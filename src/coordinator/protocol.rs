@@ -57,9 +57,8 @@ pub(super) struct Protocol {
     failed: BTreeSet<Target>,
     tally: Tally,
     ended: bool,
-    /// The number of the next event, as the host counts, and as it is passed on.
+    /// The number of the next event, as the host counts.
     index: u64,
-    passed: u64,
     amounts: bounds::Amounts,
     /// When the run of the host last came further.
     since: Instant,
@@ -106,7 +105,6 @@ impl Protocol {
             tally: Tally::default(),
             ended: false,
             index: 0,
-            passed: 0,
             amounts: bounds::Amounts::new(now),
             since: now,
         }
@@ -149,8 +147,6 @@ impl Protocol {
         if !passes {
             return Ok(None);
         }
-        event.index = self.passed;
-        self.passed += 1;
         self.amounts.time(&mut event, now);
         Ok(Some(event))
     }

@@ -1,5 +1,6 @@
 //! A playbook in a folder of its own, played on this machine by the real program, and what it said.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -114,6 +115,24 @@ impl Run {
                 )
             })
             .collect()
+    }
+
+    /// Fails unless each host, and the run itself, counts its events from 0 without a gap, in the order of their times, and ends with
+    /// one terminal event. Returns how many hosts there were.
+    pub(super) fn hosts_in_sequence(&self) -> usize {
+        let mut last: BTreeMap<&str, (u64, u64, bool)> = BTreeMap::new();
+        for event in &self.events {
+            let host = event["host"].as_str().unwrap_or_default();
+            let terminal = ["host_finished", "host_lost", "run_finished"].contains(&event["event"].as_str().unwrap());
+            let (next, at_ms, ended) = last.get(host).copied().unwrap_or_default();
+            assert!(!ended, "{host} goes on after its end: {event}");
+            assert_eq!(event["index"].as_u64(), Some(next), "{host}: {event}");
+            assert!(event["at_ms"].as_u64().unwrap() >= at_ms, "{host} goes back in time: {event}");
+            last.insert(host, (next + 1, event["at_ms"].as_u64().unwrap(), terminal));
+        }
+        assert!(last.values().all(|(.., ended)| *ended), "{last:?}");
+        assert_eq!(self.events.last().unwrap()["event"], "run_finished");
+        last.len() - 1
     }
 
     /// Fails with all that was said, unless it ended with this code.

@@ -86,6 +86,7 @@ fn a_second_signal_stops_at_once_and_leaves_no_process() {
     send("-INT", &child);
     let run = Run::of(child);
     assert_eq!(run.code, Some(130), "{}", run.text);
+    assert_eq!(run.hosts_in_sequence(), 1);
     for _ in 0..100 {
         let left = Command::new("pgrep").args(["-f", "sleep 471[2]"]).output().unwrap();
         if left.stdout.is_empty() {
