@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 use super::act::{self, Healed};
 use super::status::Status;
 use super::tree::{Id, Tree};
-use super::{Settings, clock, now, one_line};
+use super::{MOST_SETTLE, Settings, clock, now, one_line};
 use crate::failure::Failure;
 use crate::system::file_events::FileEvents;
 use crate::system::supervisor::Births;
@@ -48,6 +48,8 @@ pub(super) struct Refresher<Say> {
     told: Option<Id>,
     /// Until when a new generation is left to others.
     left_until: Option<(Id, Instant)>,
+    /// Since when each look at a tree that is to be loaded has found another one.
+    moving_since: Option<Instant>,
     written: Status,
 }
 
@@ -59,9 +61,20 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
             directory: settings.directory.display().to_string(),
             ..Status::default()
         };
-        let (events, last, good, refused, told, left_until) = (None, None, None, None, None, None);
-        let written = Status::default();
-        Self { settings, say, status, events, last, good, refused, disturbed: false, told, left_until, written }
+        Self {
+            settings,
+            say,
+            status,
+            events: None,
+            last: None,
+            good: None,
+            refused: None,
+            disturbed: false,
+            told: None,
+            left_until: None,
+            moving_since: None,
+            written: Status::default(),
+        }
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -202,11 +215,15 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
             return Ok(false);
         }
         if self.told.as_ref() != Some(&tree.id) {
-            // It may be in the middle of being written, where no events have told that it is quiet.
-            sleep(self.settings.settle).await;
-            let Some(again) = self.look() else { return Ok(false) };
-            if again.id != tree.id {
-                return Ok(true);
+            // It may be in the middle of being written, where no events have told that it is quiet. With edits without end it never is:
+            // then the time that `--validate` takes must be quiet, and no more.
+            if !self.moves_for_long() {
+                sleep(self.settings.settle).await;
+                let Some(again) = self.look() else { return Ok(false) };
+                if again.id != tree.id {
+                    self.moving();
+                    return Ok(true);
+                }
             }
             self.tell_change(tree);
             // What is wanted is known from now on, however long it takes to load it.
@@ -216,6 +233,22 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
             return Ok(false);
         }
         Ok(self.load(tree).await)
+    }
+
+    /// Another tree was found than a moment ago.
+    fn moving(&mut self) {
+        self.moving_since.get_or_insert_with(Instant::now);
+        if self.moves_for_long() {
+            let most = crate::value::show_duration(MOST_SETTLE);
+            self.trouble(&format!(
+                "it has changed again and again for {most}: what is there is loaded once it stays as it is for as long as the \
+                 commands that try it take"
+            ));
+        }
+    }
+
+    fn moves_for_long(&self) -> bool {
+        self.moving_since.is_some_and(|since| since.elapsed() >= MOST_SETTLE)
     }
 
     fn tell_change(&mut self, tree: &Tree) {
@@ -271,6 +304,7 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
         let Some(again) = self.look() else { return false };
         if again.id != tree.id {
             // What was validated is not what would be loaded.
+            self.moving();
             return true;
         }
         match act::load(&self.settings, &tree.id).await {
@@ -292,7 +326,7 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
         self.status.since = now();
         self.status.births = births;
         self.status.error = None;
-        (self.refused, self.disturbed, self.left_until) = (None, false, None);
+        (self.refused, self.disturbed, self.left_until, self.moving_since) = (None, false, None, None);
         self.good = Some(tree.clone());
         match tree.keep(&self.settings.keep.join("good")) {
             // It changed meanwhile: the next one is kept.
@@ -304,6 +338,7 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
     /// Not this one, not now: a while later, or when it is another.
     fn refuse(&mut self, tree: &Tree, why: &str) {
         self.trouble(why);
+        self.moving_since = None;
         let pause = match &self.refused {
             Some(refused) if refused.id == tree.id => (refused.pause * 2).min(MOST_PAUSE),
             _ => self.settings.every,
@@ -313,6 +348,7 @@ impl<Say: FnMut(&str) + Send> Refresher<Say> {
 
     /// The disk has what is loaded: is the program up with it? Whether to look again at once.
     async fn as_loaded(&mut self, tree: &Tree) -> bool {
+        self.moving_since = None;
         if self.good.is_none() {
             self.good = Some(tree.clone());
         }

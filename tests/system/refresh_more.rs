@@ -86,3 +86,77 @@ fn what_validates_and_still_cannot_be_loaded_is_told_and_not_tried_without_end()
     cell.says("refuses reloadConfig");
     assert_eq!(cell.mark().as_deref(), Some("three"));
 }
+
+/// A refresher of a plain folder, without a supervisor: what it loads is a copy of the file.
+struct Plain {
+    dir: tempfile::TempDir,
+    child: std::process::Child,
+}
+
+impl Plain {
+    fn start(validate: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("conf")).unwrap();
+        std::fs::write(dir.path().join("conf/app.conf"), "first").unwrap();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let copy = format!("cp {} {}", path("conf/app.conf"), path("loaded"));
+        let mut refresh = std::process::Command::new(crate::common::fanli());
+        refresh.args(["refresh", &path("conf"), "--reload", &copy, "--validate", validate, "--every", "1h"]);
+        refresh.args(["--state", &path("state.json"), "--keep", &path("keep")]).stdout(std::process::Stdio::null());
+        let child = refresh.spawn().unwrap();
+        let plain = Self { dir, child };
+        plain.well();
+        plain
+    }
+
+    fn status(&self) -> Option<fanli::refresh::Status> {
+        fanli::refresh::Status::read(&self.dir.path().join("state.json"))
+    }
+
+    /// Waits until what stands there is loaded; how often something was loaded by then.
+    #[track_caller]
+    fn well(&self) -> u64 {
+        wait_for("all is well", || self.status().filter(fanli::refresh::Status::is_well)).reloads
+    }
+
+    /// Writes another text every 150 ms until the other thing is there; the last text.
+    #[track_caller]
+    fn edited_until(&self, what: &str, mut there: impl FnMut() -> bool) -> String {
+        let mut text = String::new();
+        wait_for(what, || {
+            text = format!("edit {:?}", std::time::Instant::now());
+            std::fs::write(self.dir.path().join("fresh"), &text).unwrap();
+            std::fs::rename(self.dir.path().join("fresh"), self.dir.path().join("conf/app.conf")).unwrap();
+            std::thread::sleep(Duration::from_millis(150));
+            there().then_some(())
+        });
+        text
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn edits_without_end_do_not_hold_back_what_can_be_tried_between_two_of_them() {
+    let plain = Plain::start("true");
+    let before = plain.well();
+    plain.edited_until("something is loaded meanwhile", || plain.status().unwrap().reloads > before);
+}
+
+#[test]
+fn what_changes_while_it_is_tried_is_not_loaded_and_that_is_told() {
+    let plain = Plain::start("sleep 1");
+    let before = plain.well();
+    let told = || plain.status().unwrap().error.is_some_and(|error| error.contains("changed again and again for 5s"));
+    let last = plain.edited_until("it is told", told);
+    assert_eq!(plain.status().unwrap().reloads, before);
+    wait_for("the last edit is loaded", || {
+        (std::fs::read_to_string(plain.dir.path().join("loaded")).unwrap() == last).then_some(())
+    });
+    plain.well();
+}
