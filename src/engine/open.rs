@@ -46,7 +46,7 @@ pub(super) async fn judge(
     let &Judging { options, probe, queue, place, cut } = judging;
     let (judged, own) = match (open.take(), ready) {
         (Some(open), _) => (Open { left: open.left.saturating_sub(1), ..open }, false),
-        (None, Some(ready)) => match begins(&ready, &outcome, options, probe).await {
+        (None, Some(ready)) => match begins(step, &ready, &outcome, options, probe).await {
             Ok(true) => (Open { ready, left: step.followers, in_rollout: step.in_rollout }, true),
             Ok(false) => return outcome,
             Err(failure) => return Outcome::Failed(failure, None),
@@ -80,10 +80,26 @@ pub(super) async fn judge(
 }
 
 /// Whether a step leaves something to confirm or to put back.
-async fn begins(ready: &Ready, outcome: &Outcome, options: RunOptions, probe: &Probe) -> Result<bool, Failure> {
+async fn begins(
+    step: &Step,
+    ready: &Ready,
+    outcome: &Outcome,
+    options: RunOptions,
+    probe: &Probe,
+) -> Result<bool, Failure> {
     match outcome {
         Outcome::Changed(_) | Outcome::Ran | Outcome::Failed(_, Some(_)) => Ok(true),
-        Outcome::Ok if applies(options) => ready.kind.is_open(probe).await,
+        Outcome::Ok => {
+            let open = ready.kind.is_open(probe).await?;
+            if open && !applies(options) {
+                probe.warn(format!(
+                    "{} {}: an earlier run was stopped before it could judge what stands there; a run goes on with that, and \
+                     puts back what was there before when it fails",
+                    step.kind, ready.title
+                ));
+            }
+            Ok(open && applies(options))
+        }
         _ => Ok(false),
     }
 }

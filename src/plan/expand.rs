@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::errors::Errors;
 use super::files::{Files, Place};
+use super::idle::Idle;
 use super::late::Late;
 use super::model::{Arg, Contents, Handler, Step};
 use super::scope::{Known, MOST_ROUNDS, Scope};
@@ -177,7 +178,7 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         }
     }
 
-    fn skipped(&mut self, def: &StepDef) {
+    pub(super) fn skipped(&mut self, def: &StepDef) {
         let Some(name) = &def.register else { return };
         let never =
             Expr { kind: ExprKind::Literal { value: Value::Bool(false), text: "false".to_owned() }, span: def.span };
@@ -285,7 +286,7 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
             && !has(self.shared.skip_tags)
     }
 
-    fn step(&mut self, def: &'p StepDef) {
+    pub(super) fn step(&mut self, def: &'p StepDef) {
         self.shared.errors.task();
         let (tags, own) = (self.enter_tags(&def.common), self.steps.len());
         if self.selected() {
@@ -299,8 +300,12 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         }
         self.tags.truncate(tags);
         let behind = self.steps.len();
+        let idle = self.steps.get(own).filter(|_| behind == own + 1).and_then(Idle::of);
         for follower in &def.followers {
-            self.step(follower);
+            match idle {
+                Some(idle) => self.idle_follower(follower, idle),
+                None => self.step(follower),
+            }
         }
         let followers = u32::try_from(self.steps.len() - behind).unwrap_or(u32::MAX);
         if let Some(step) = self.steps.get_mut(own).filter(|_| behind == own + 1) {

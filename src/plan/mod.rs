@@ -4,6 +4,7 @@ mod batch;
 mod errors;
 mod expand;
 mod files;
+mod idle;
 mod ignore;
 pub mod inventory;
 pub mod late;

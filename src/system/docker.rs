@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bollard::errors::Error;
-use bollard::models::ContainerCreateBody;
+use bollard::models::{ContainerCreateBody, ContainerUpdateBody, RestartPolicy, RestartPolicyNameEnum};
 use bollard::query_parameters::{
     BuildImageOptions, CreateContainerOptions, CreateImageOptions, InspectContainerOptions, ListContainersOptions,
     ListImagesOptions, ListNetworksOptions, RemoveContainerOptions, RemoveImageOptions, RenameContainerOptions,
@@ -501,6 +501,14 @@ impl DockerHands {
         let options = RenameContainerOptions { name: to.to_owned() };
         let request = self.client.rename_container(name, options);
         limited(("docker answer", ANSWER), &format!("cannot rename container {name} to {to}"), request).await
+    }
+
+    /// Sets when the daemon starts a container again by itself, in its own words.
+    pub async fn set_restart(&self, name: &str, policy: &str) -> Result<(), Failure> {
+        let policy = RestartPolicy { name: policy.parse::<RestartPolicyNameEnum>().ok(), maximum_retry_count: None };
+        let body = ContainerUpdateBody { restart_policy: Some(policy), ..Default::default() };
+        let what = format!("cannot set the restart policy of container {name}");
+        limited(("docker answer", ANSWER), &what, self.client.update_container(name, body)).await
     }
 
     /// Makes an image from the tar of a root file system.

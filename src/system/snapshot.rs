@@ -77,6 +77,13 @@ impl Snapshot {
         ContainerCreateBody::deserialize(&self.body).context("this fanli cannot make that container again")
     }
 
+    /// Sets when Docker starts it again by itself.
+    pub fn set_restart(&mut self, policy: &str) {
+        if let Some(host) = self.body.get_mut("HostConfig").and_then(Value::as_object_mut) {
+            host.insert("RestartPolicy".to_owned(), json!({ "Name": policy }));
+        }
+    }
+
     fn of(raw: Raw) -> Result<Self, Failure> {
         let spec = raw.config.get("Labels").and_then(|labels| labels.get(SPEC_LABEL)).and_then(Value::as_str);
         let identity = Identity { image_id: raw.image.clone(), spec: spec.map(str::to_owned) };

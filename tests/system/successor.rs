@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::common::fanli;
 use crate::docker_hosts::{Host, Hosts};
 use crate::tier::run::eventually;
+use crate::watched::{Watched, wait_for};
 
 /// The site: a container with an address on the wire, which must answer.
 const SITE: &str = r#"
@@ -16,6 +17,7 @@ vars {
   image   = "fanli/example:1"
   restart = "no"
   within  = 3s
+  wanted  = "running"
 }
 
 hosts here {
@@ -33,6 +35,7 @@ play "site" on hosts.here {
     image        = image
     command      = program
     restart      = restart
+    state        = wanted
     stop_timeout = 1s
     attach "wire" { address = address  probe = off }
     healthy = http("http://{{ address }}/", within: within)
@@ -167,9 +170,20 @@ fn a_successor_that_fails_gives_its_place_back() {
     place.plays("site.fp", "");
     as_before("after a run that was killed before the old one went");
     place.plays("site.fp", "--set address=10.99.0.23");
-    place.plays("site.fp", r#"--set 'program=["httpd", "-f", "-h", "/www", "-p", "80"]'"#);
+    let again = r#"--set 'program=["httpd", "-f", "-h", "/www", "-p", "80"]'"#;
+    place.plays("site.fp", again);
     assert_ne!(place.id(), first);
     assert_eq!(host.must("docker ps -a --format '{{.Names}}'"), "fdk-s");
+
+    // What is not to run is neither plugged in nor asked.
+    for (wanted, left) in [("stopped", "fdk-s exited"), ("absent", "")] {
+        let more = format!("{again} --set wanted={wanted}");
+        place.plays("site.fp", &more);
+        assert_eq!(host.must("docker ps -a --format '{{.Names}} {{.State}}'"), left);
+        let said = place.plays("site.fp", &more);
+        assert!(said.contains("nothing to do"), "{wanted}: {said}");
+    }
+    assert_eq!(host.must("ls /var/lib/fanli/attach; ip route show 10.99.0.21"), "");
 }
 
 /// Starts a play, and waits until its new container runs and is plugged in.
@@ -243,6 +257,40 @@ fn a_run_that_is_stopped_brings_an_exchange_to_its_end() {
     assert_eq!(code, Some(143));
     assert_ne!(place.id(), first);
     place.stands(&hosts, "after a signal that found a good one");
+}
+
+#[test]
+fn docker_that_restarts_during_an_exchange_does_not_start_the_old_container() {
+    let mut watched = Watched::start("yr");
+    let folder = watched.hosts.shared().join("plays");
+    let silent = [r#"--set=program=["sleep", "600"]"#, "--set=within=60s", "--set=restart=always"];
+    let place = Place { host: watched.host(), folder: folder.clone() };
+    place.write("site.fp", SITE);
+    place.plays("site.fp", "--set restart=always");
+    let first = place.id();
+    let mut run = begun(&place, &silent);
+    // The helper, which would put the old one back.
+    assert!(Command::new("pkill").args(["-KILL", "-P", &run.id().to_string()]).status().unwrap().success());
+    run.wait().unwrap();
+
+    watched.end_daemon("-TERM");
+    watched.start_daemon(&[]);
+    let place = Place { host: watched.host(), folder };
+    let state = |name: &str| place.host.must(&format!("docker inspect -f '{{{{.State.Status}}}}' {name}"));
+    wait_for("the new one runs again", || state("fdk-s") == "running");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(state("fdk-s.fanli-old"), "exited");
+
+    // A check tells what a run would go on with.
+    let (_, said) = place.play("site.fp", &format!("--check '{}' --set within=2s --set restart=always", silent[0]));
+    assert!(said.contains("an earlier run was stopped before it could judge"), "{said}");
+    // Put back, it is as it was.
+    place.fails(&format!("'{}' --set within=2s --set restart=always", silent[0]), &["put back, and runs"]);
+    assert_eq!(place.id(), first);
+    place.stands(&watched.hosts, "after the exchange");
+    assert_eq!(place.host.must("docker inspect -f '{{.HostConfig.RestartPolicy.Name}}' fdk-s"), "always");
+    let said = place.plays("site.fp", "--set restart=always");
+    assert!(said.contains("nothing to do"), "{said}");
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::system::docker::{Container as Found, Docker, DockerHands, SPEC_LABEL,
 use crate::system::{Actuator, Probe};
 use crate::value::{Arrow, Map, Value, show_size};
 
-pub(super) use self::aside::aside;
+pub(super) use self::aside::{aside, restart_before};
 pub(super) use self::gate::behind as behind_gate;
 pub(super) use self::place::{Place as ContainerPlace, is_among, remove_unfinished, source as mount_source, stays_up};
 pub use self::spec::writable_sources;
@@ -84,7 +84,10 @@ crate::kind! {
     /// a declaration that Docker refuses leaves the old one running. The old one is then stopped and kept as `NAME.fanli-old` until the
     /// new one has been running for a second, its `attach` blocks are done and its `healthy` holds. When one of these fails, the old one
     /// is put back with what was attached to it, and the failure tells the new one's exit code and last lines. A run that is killed in
-    /// between is gone on with by the next.
+    /// between is gone on with by the next; `restart = always` is taken off the old one meanwhile, as Docker would start both.
+    ///
+    /// With `state = stopped` or `absent` what stands inside is left out: nothing is plugged in, and nothing has to answer. With `absent`
+    /// the attachments go, too.
     ///
     /// A container is also made anew when it does not see a directory that is declared for it: a link in its path was turned, the directory
     /// was made anew, or a share was mounted after the container was started.

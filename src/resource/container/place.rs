@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::aside::{Note, aside, is_own};
+use super::aside::{Note, aside, is_own, moved};
 use super::mounts;
 use super::spec::refused_source;
 use crate::failure::{Failure, FailureKind};
@@ -76,6 +76,9 @@ impl Place<'_> {
         }
         let Some(old) = aside(self.name, docker, hands).await? else { return Ok(None) };
         Note::write(&old, self.name, self.run, hands)?;
+        if let Some(note) = Note::read(self.name, hands)? {
+            note.restore_restart(&old, docker).await?;
+        }
         docker.rename(&old.id, self.name).await?;
         docker.container(self.name).await
     }
@@ -89,7 +92,7 @@ impl Place<'_> {
         docker: &DockerHands,
         hands: &Actuator,
     ) -> Result<(), Failure> {
-        let [new_name, old_name] = leftovers(self.name);
+        let [new_name, _] = leftovers(self.name);
         let network = body.host_config.as_ref().and_then(|host| host.network_mode.clone());
         self.refuse_strangers(docker, hands).await?;
         docker.remove(&new_name).await?;
@@ -103,7 +106,7 @@ impl Place<'_> {
                 let runs = !["exited", "created", "dead"].contains(&old.status.as_str());
                 Note::write(old, self.name, runs, hands)?;
                 docker.stop(&old.id, self.grace).await?;
-                docker.rename(&old.id, &old_name).await?;
+                moved(old, self.name, docker).await?;
             }
         }
         docker.rename(&new_name, self.name).await?;
@@ -164,6 +167,9 @@ impl Place<'_> {
             },
         };
         let note = note.filter(|note| note.id == old.id);
+        if let Some(note) = &note {
+            note.restore_restart(&old, docker).await?;
+        }
         let runs = note.as_ref().map_or(self.run, |note| note.running);
         if runs {
             start(self.name, docker, hands).await?;

@@ -14,7 +14,9 @@ use super::halt::refuse_halted;
 use super::{check_keep, check_rollout, now};
 use crate::change::{Change, Datum, State};
 use crate::failure::Failure;
-use crate::resource::container::{ContainerPlace, aside, mount_source, remove_unfinished, short_id, stays_up};
+use crate::resource::container::{
+    ContainerPlace, aside, mount_source, remove_unfinished, restart_before, short_id, stays_up,
+};
 use crate::resource::{ArgError, Observed, Resource};
 use crate::system::container_body::Request;
 use crate::system::docker::{Container, Docker, DockerHands, SPEC_LABEL, container_name};
@@ -166,9 +168,13 @@ impl Former {
             Some(found) => docker.snapshot(&found.id).await?,
             None => None,
         };
-        // One that was moved aside was stopped for that.
-        let aside = found.is_some_and(|found| found.name != self.container);
-        before.iter_mut().for_each(|before| before.running |= aside);
+        // One that was moved aside was stopped for that, and Docker was told not to start it.
+        if let Some(before) = before.as_mut().filter(|_| found.is_some_and(|found| found.name != self.container)) {
+            before.running = true;
+            if let Some(policy) = restart_before(&self.container, hands)? {
+                before.set_restart(&policy);
+            }
+        }
         let made = self.record(hands)?.map_or_else(Vec::new, |record| record.made);
         let (container, rollout, said) = (self.container.clone(), self.rollout.clone(), String::new());
         FormerRecord { container, rollout, phase: ChangePhase::Changing, before, made, said, changed: now() }
