@@ -17,6 +17,15 @@ pub fn count(number: impl Copy + Display + From<u8> + PartialEq, what: &str) -> 
     format!("{number} {what}{end}")
 }
 
+/// A length in bytes as people say it: `512 B`, `1.2 MB`.
+pub fn rough_size(bytes: u64) -> String {
+    let units = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1_000)];
+    match units.into_iter().find(|(_, size)| bytes >= *size) {
+        Some((unit, size)) => format!("{}.{} {unit}", bytes / size, bytes % size * 10 / size),
+        None => format!("{bytes} B"),
+    }
+}
+
 /// Returns the first `most` bytes of a text, up to a whole character.
 pub fn first_bytes(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));

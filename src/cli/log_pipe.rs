@@ -1,15 +1,17 @@
 //! `fanli log-pipe`: stands behind a program's pipe, and writes its lines into files of one period each.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use jiff::tz::TimeZone;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{exit, failed, play};
-use crate::failure::Failure;
+use crate::failure::{Context as _, Failure};
+use crate::logs::fifo;
 use crate::logs::period::Every;
-use crate::logs::pipe::{Orders, run as write_lines};
+use crate::logs::pipe::{Input, Orders, run as write_lines};
 use crate::logs::spool::OnFull;
 use crate::logs::template::Template;
 
@@ -26,20 +28,27 @@ fn window() -> SignalKind {
 #[command(after_help = "Examples:
   CustomLog \"|/.fanli/fanli log-pipe /data/weblogs/www/%Y%m%d%H.log\" combined
                                                      Apache, a file an hour
-  fanli log-pipe --every 15m --zone UTC /var/log/app/app.%Y%m%d-%H%M.log < fifo
+  fanli log-pipe --fifo /run/nginx/access.log /var/log/nginx/access.%Y%m%d.log
+                                                     nginx: `access_log /run/nginx/access.log;`
+  fanli log-pipe --every 15m --zone UTC /var/log/app/app.%Y%m%d-%H%M.log < pipe
   fanli log-pipe --size 512MiB --on-full drop /var/log/app/%Y/%m/%d.log
 
 Files are named as the template says, with an ID before the extension: 2026113015.k3f9q2ab.log.
 Each writer has files of its own, so that an old and a new one may overlap. A file is closed when
-its period ends, also without traffic; then `.NAME.seal` beside it tells its lines, bytes and SHA-256.
+its period ends, also without traffic; then `.NAME.seal` beside it tells its lines, bytes and hash.
 The folder before the first conversion must exist; root goes on as the folder's owner. It ends when
-its input does, and not by TERM, HUP, USR1, USR2 or WINCH.
+its input does, and not by TERM, HUP, USR1, USR2 or WINCH. With `--fifo`, whose writers come and go,
+it ends by TERM or INT, once it has read what is there.
 Exit codes: 0 everything is written; 1 lines were lost at the end, or nothing could be read;
 2 bad input.")]
 pub(super) struct Args {
     /// Where lines go: a path with conversions of strftime(3), as cronolog has them
     #[arg(value_name = "TEMPLATE")]
     template: String,
+
+    /// Read from this FIFO instead of standard input; it is made where it is missing
+    #[arg(long, value_name = "PATH")]
+    fifo: Option<PathBuf>,
 
     /// The period of a file: `15m`, `hour`, `day`, `month`, `year`; by default that of the finest conversion
     #[arg(long, value_name = "TIME", value_parser = every)]
@@ -91,7 +100,7 @@ fn every(text: &str) -> Result<Every, String> {
     }
 }
 
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     match crate::syntax::parse_value(text).ok().and_then(|expr| crate::expr::literal(&expr)) {
         Some(crate::value::Value::Size(bytes)) if bytes > 0 => Ok(bytes),
         _ => Err("a size is a number and a unit: `512MiB`, `1GiB`".to_owned()),
@@ -156,7 +165,11 @@ pub(super) fn run(args: Args) -> ExitCode {
             Full::Drop => OnFull::Drop,
         },
     };
-    match write_lines(orders, std::io::stdin().as_fd()) {
+    let done = match &args.fifo {
+        Some(path) => from_fifo(path, orders),
+        None => write_lines(orders, Input { lines: std::io::stdin().as_fd(), stop: None }),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let _ = failed(&failure);
@@ -165,10 +178,36 @@ pub(super) fn run(args: Args) -> ExitCode {
     }
 }
 
+fn from_fifo(path: &Path, orders: Orders) -> Result<(), Failure> {
+    let (lines, stop) = (fifo::open(path)?, ends_at_a_signal()?);
+    write_lines(orders, Input { lines: lines.as_fd(), stop: Some(stop.as_fd()) })
+}
+
+/// Returns a pipe that ends at SIGTERM or SIGINT.
+fn ends_at_a_signal() -> Result<OwnedFd, Failure> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).context("no pipe")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("no runtime")?;
+    let entered = runtime.enter();
+    let mut signals = [SignalKind::terminate(), SignalKind::interrupt()].map(signal);
+    drop(entered);
+    let wait = move || {
+        if let [Ok(terminate), Ok(interrupt)] = &mut signals {
+            runtime.block_on(async {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+            });
+        }
+        drop(writer);
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(wait).context("cannot start a thread")?;
+    Ok(reader)
+}
+
 /// Has the signals do nothing, as long as what is returned is there. It comes first of all: Apache may send TERM to a writer that it has
 /// started a moment ago.
 pub(super) fn survive() -> Result<impl Sized, Failure> {
-    use crate::failure::Context as _;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("no runtime")?;
     let entered = runtime.enter();
     let kept = SURVIVED.map(|kind| signal(kind())).into_iter().collect::<Result<Vec<_>, _>>();

@@ -12,6 +12,7 @@ mod hosts;
 mod ip;
 mod lab;
 mod log_pipe;
+mod logs;
 mod net;
 mod play;
 mod refresh;
@@ -54,6 +55,7 @@ enum Command {
     Gate(gate::Args),
     Refresh(refresh::Args),
     LogPipe(log_pipe::Args),
+    Logs(logs::Args),
     Net(net::Args),
     /// The far end of a channel; started by fanli itself
     #[command(hide = true)]
@@ -97,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Gate(args) => gate::run(&args),
         Command::Refresh(args) => refresh::run(args),
         Command::LogPipe(args) => log_pipe::run(args),
+        Command::Logs(args) => logs::run(&args),
         Command::Net(args) => net::run(args),
         Command::Helper { state_dir } => {
             let state_dir = state_dir.unwrap_or_else(crate::remote::helper::default_state_dir);

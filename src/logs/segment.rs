@@ -7,50 +7,18 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fsync, mkdirat, openat, renameat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, FlockOperation, Mode, OFlags, flock, fstat, fsync, mkdirat, openat, renameat, symlinkat, unlinkat,
+};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::of_io;
 use super::period::Period;
+use super::seal::{self, Closed, Seal, Why};
 use super::spool::Dropped;
 use crate::system::random::random_bytes;
 use crate::value::Digest;
-
-/// Why a segment was sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Why {
-    /// Its period is over.
-    Period,
-    /// It is as long as it may be.
-    Size,
-    /// The program that wrote the lines has ended, or has a new writer.
-    End,
-}
-
-/// What is known of a sealed segment; it stands beside it as `.NAME.seal`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seal {
-    /// The begin of its period.
-    pub begin: Timestamp,
-    /// The end of its period.
-    pub end: Timestamp,
-    /// When it was sealed.
-    pub sealed: Timestamp,
-    /// See [`Why`].
-    pub why: Why,
-    /// How many lines it holds.
-    pub lines: u64,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// The SHA-256 of its content, in hex.
-    pub sha256: String,
-    /// Lines that were left out since the segment before it was sealed.
-    pub dropped_lines: u64,
-    /// Their length in bytes.
-    pub dropped_bytes: u64,
-}
 
 /// How an ID looks: lower case letters and digits that are not mistaken for each other.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
@@ -65,10 +33,6 @@ pub(super) fn new_id() -> Result<String, Errno> {
     Ok(random.iter().map(letter).collect())
 }
 
-fn of_io(error: &std::io::Error) -> Errno {
-    error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error)
-}
-
 /// A file that is being written.
 pub(super) struct Segment {
     /// The directory it stands in.
@@ -78,7 +42,7 @@ pub(super) struct Segment {
     file: File,
     pub(super) period: Period,
     hash: Sha256,
-    lines: u64,
+    pub(super) lines: u64,
     pub(super) bytes: u64,
     /// The last byte ended a line, or there is none yet.
     pub(super) at_line_end: bool,
@@ -86,12 +50,17 @@ pub(super) struct Segment {
 
 impl Segment {
     /// Makes a new file, and the directories below `folder` that it needs. It follows no link and takes no file that is there. The file
-    /// is locked as long as it is written: one that has neither a lock nor a seal was left by a writer that was killed.
+    /// is locked as long as it is written: one without a lock whose seal is still open was left by a writer that was killed.
     pub(super) fn make(folder: &OwnedFd, path: &Path, period: Period, mode: Mode) -> Result<Self, Errno> {
         let dir = parent(folder, path)?;
+        let name = name_of(path)?;
+        Seal::open(&period).begin(&dir, name)?;
         let flags =
             OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&dir, name_of(path)?, flags, mode)?;
+        let file = openat(&dir, name, flags, mode).inspect_err(|_| {
+            let _ = unlinkat(&dir, seal::name_of(name), AtFlags::empty());
+        })?;
+        // Held by the keeper, which has taken it for one that was left: another one is begun.
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Self {
             dir,
@@ -103,6 +72,11 @@ impl Segment {
             bytes: 0,
             at_line_end: true,
         })
+    }
+
+    /// Whether its name is gone, and what is written into it goes with the last descriptor.
+    pub(super) fn is_removed(&self) -> bool {
+        fstat(&self.file).is_ok_and(|meta| meta.st_nlink == 0)
     }
 
     /// Appends as much as can be written at once, and returns how much that was.
@@ -128,9 +102,7 @@ impl Segment {
     /// Makes it durable, and writes down what it holds.
     pub(super) fn seal(&self, why: Why, dropped: Dropped) -> Result<(), Errno> {
         fsync(&self.file)?;
-        let seal = Seal {
-            begin: self.period.begin,
-            end: self.period.end,
+        let closed = Closed {
             sealed: Timestamp::now(),
             why,
             lines: self.lines + u64::from(!self.at_line_end),
@@ -139,17 +111,7 @@ impl Segment {
             dropped_lines: dropped.lines,
             dropped_bytes: dropped.bytes,
         };
-        let name = name_of(&self.path)?.to_string_lossy().into_owned();
-        let (seal_name, unfinished) = (format!(".{name}.seal"), format!(".{name}.seal.new"));
-        let mut text = serde_json::to_vec(&seal).map_err(|_| Errno::INVAL)?;
-        text.push(b'\n');
-        let _ = unlinkat(&self.dir, &unfinished, AtFlags::empty());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&self.dir, &unfinished, flags, Mode::from_raw_mode(0o644))?);
-        file.write_all(&text).map_err(|error| of_io(&error))?;
-        fsync(&file)?;
-        renameat(&self.dir, &unfinished, &self.dir, &seal_name)?;
-        fsync(&self.dir)
+        Seal { closed: Some(closed), ..Seal::open(&self.period) }.replace(&self.dir, name_of(&self.path)?)
     }
 }
 
@@ -161,8 +123,8 @@ pub(super) fn point(folder: &OwnedFd, name: &str, segment: &Path) -> Result<(), 
     renameat(folder, &unfinished, folder, name)
 }
 
-fn name_of(path: &Path) -> Result<&OsStr, Errno> {
-    path.file_name().ok_or(Errno::INVAL)
+fn name_of(path: &Path) -> Result<&str, Errno> {
+    path.file_name().and_then(OsStr::to_str).ok_or(Errno::INVAL)
 }
 
 /// The directory of a path below a folder; what is missing of it is made.

@@ -80,6 +80,10 @@ fn help() {
         "status --help",
         "gate --help",
         "refresh --help",
+        "log-pipe --help",
+        "logs --help",
+        "logs keep --help",
+        "logs plan --help",
         "net --help",
         "net list --help",
         "net trace --help",
@@ -119,6 +123,8 @@ fn help_of_every_command_has_examples() {
         "gate",
         "refresh",
         "log-pipe",
+        "logs keep",
+        "logs plan",
         "net",
         "net list",
         "net trace",
@@ -157,6 +163,11 @@ fn bad_usage_exits_with_2() {
         "log-pipe /var/log/%q.log",
         "log-pipe --every 7m /var/log/%H.log",
         "log-pipe --size 5 --zone Mars --mode 9 --spool 1KiB --latest a/b /var/log/%H.log",
+        "logs",
+        "logs keep",
+        "logs keep logs",
+        "logs keep --pack lzma --size 5 --age soon /var/log",
+        "logs plan /no/such/folder",
     ]);
     for arguments in ["plya", "play", "play --wrong", "lab", "lab up x", "fmt", "why a", "doc nothing"] {
         assert_eq!(fanli(arguments).output().unwrap().status.code(), Some(2), "{arguments}");

@@ -11,7 +11,7 @@ use fanli::value::Digest;
 use serde_json::Value;
 
 use crate::apart::{apart, folder, sh};
-use crate::balance::ledger::{Client, Load};
+use crate::balance::ledger::{Client, Load, Row};
 use crate::balance::place::{Place, apache_config, until};
 use crate::common::fanli;
 
@@ -98,17 +98,119 @@ fn ten_graceful_reloads_lose_no_line() {
     let segments = sealed(&place.path("logs"));
     // A writer that has got no line makes no file.
     assert!(segments.len() > 5, "each reload has a writer of its own: {}", segments.len());
+    each_once(&rows, &all_text(&segments));
+}
+
+/// Every answered request is in the log, once.
+fn each_once(rows: &[Row], text: &str) {
     let mut times: BTreeMap<u64, usize> = BTreeMap::new();
-    for line in all_text(&segments).lines() {
+    for line in text.lines() {
         *times.entry(line.trim_start_matches("?id=").parse().unwrap()).or_default() += 1;
     }
     let answered: Vec<u64> = rows.iter().filter(|row| row.outcome.is_ok()).map(|row| row.id).collect();
     assert!(answered.len() > 400, "{}", answered.len());
     let lost: Vec<&u64> = answered.iter().filter(|id| !times.contains_key(id)).collect();
     assert!(lost.is_empty(), "answered and in no segment: {lost:?}");
-    // One that was not answered, as a connection was closed by the reload, may be there, too.
+    // One that was not answered, as a connection was closed by a reload, may be there, too.
     let doubled: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
     assert!(doubled.is_empty(), "in more than one segment: {doubled:?}");
+}
+
+const NGINX: &str = "user www-data;
+worker_processes 2;
+pid DIR/nginx.pid;
+error_log DIR/nginx.log;
+events { }
+http {
+  log_format id '$is_args$args';
+  access_log DIR/access.fifo id;
+  client_body_temp_path DIR/body;
+  server {
+    listen 127.0.0.1:80;
+    root DIR/www;
+    error_page 405 =200 /index.html;
+  }
+}
+";
+
+#[test]
+fn nginx_writes_into_a_fifo_and_reloads_and_reopens_lose_no_line() {
+    let mut place = Place::new();
+    place.write("www/index.html", "hello\n");
+    place.write("logs/.keep", "");
+    place.write("nginx.conf", NGINX);
+    place.start(&[fanli(), "log-pipe", "--fifo", "DIR/access.fifo", "DIR/logs/%Y%m%d.log"]);
+    until("the FIFO is there", || place.path("access.fifo").exists());
+    place.start(&["nginx", "-c", "DIR/nginx.conf", "-g", "daemon off;"]);
+    until("it listens", || place.sh("grep -q ':0050 00000000:0000 0A' /proc/net/tcp").status.success());
+
+    let load = Load::start(place.pid, "127.0.0.1:80", &[(Client::KeepAlive, 3), (Client::Once, 3)]);
+    for signal in ["HUP", "USR1", "HUP", "USR1", "HUP"] {
+        let before = load.count();
+        until("requests are answered", || load.count() > before + 100);
+        place.must(&format!("kill -{signal} $(cat DIR/nginx.pid)"));
+    }
+    let rows = load.stop();
+    let processes = |pattern: &str| String::from_utf8(place.sh(&format!("pgrep -f '{pattern}' || :")).stdout).unwrap();
+    place.must("kill -QUIT $(cat DIR/nginx.pid)");
+    until("nginx has ended", || processes("[n]ginx: ").is_empty());
+    place.must("pkill -TERM -f '[l]og-pipe'");
+    until("the writer has ended", || processes("[l]og-pipe").is_empty());
+    each_once(&rows, &all_text(&sealed(&place.path("logs"))));
+}
+
+#[test]
+fn a_fifo_has_no_end_and_what_is_there_is_read_before_one_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fifo, template) = (dir.path().join("in"), dir.path().join("%Y.log"));
+    let (fifo_text, template) = (fifo.to_str().unwrap(), template.to_str().unwrap());
+    let pipe = Pipe::start(&["--fifo", fifo_text, template]);
+    until("the FIFO is there", || fifo.exists());
+    assert_eq!(fs::metadata(&fifo).unwrap().mode() & 0o777, 0o600);
+    let written = || fs::read_to_string(dir.path().join("latest")).unwrap_or_default();
+    for line in ["one\n", "two\n"] {
+        fs::write(&fifo, line).unwrap();
+        until("it is written, and its writer is gone", || written().ends_with(line));
+    }
+    sh(&format!("kill -STOP {}; echo three > {fifo_text}; kill -HUP {0}; kill -TERM {0}; kill -CONT {0}", pipe.0.id()));
+    assert_eq!(pipe.end(), (String::new(), Some(0)));
+    assert_eq!(all_text(&sealed_beside(&dir.path().join("in"))), "one\ntwo\nthree\n");
+
+    fs::write(&fifo, "a file\n").unwrap();
+    let (said, code) = Pipe::start(&["--fifo", fifo_text, template]).end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("in is not a FIFO"), "{said}");
+    assert_eq!(fs::read_to_string(&fifo).unwrap(), "a file\n");
+}
+
+#[test]
+fn a_folder_that_is_removed_and_made_anew_gets_the_next_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let (logs, away) = (dir.path().join("logs"), dir.path().join("away"));
+    fs::create_dir(&logs).unwrap();
+    let template = logs.join("%Y%m%d.log");
+    let mut pipe = Pipe::start(&[template.to_str().unwrap()]);
+    let written = || fs::read_to_string(logs.join("latest")).unwrap_or_default();
+    pipe.say("one\n");
+    until("it is written", || written() == "one\n");
+    fs::remove_dir_all(&logs).unwrap();
+    pipe.say("two\n");
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    fs::create_dir(&logs).unwrap();
+    until("it is written to the new one", || written() == "two\n");
+    // What is moved keeps its file to the end; the next file is made where the path leads.
+    fs::rename(&logs, &away).unwrap();
+    fs::create_dir(&logs).unwrap();
+    pipe.say("three\n");
+    until("it follows its file", || fs::read_to_string(away.join("latest")).unwrap() == "two\nthree\n");
+    fs::remove_file(away.join(fs::read_link(away.join("latest")).unwrap())).unwrap();
+    pipe.say("four\n");
+    let (said, code) = pipe.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(all_text(&sealed(&logs)), "four\n");
+    for told in ["was removed by another program, with 1 line", "cannot write: No such file", "with 2 lines"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
 }
 
 #[test]
@@ -117,8 +219,8 @@ fn a_file_is_closed_on_time_without_traffic_and_term_ends_nothing() {
     let template = dir.path().join("%Y/%m/%d%H%M.log");
     let mut pipe = Pipe::start(&["--every", "1s", "--zone", "UTC", template.to_str().unwrap()]);
     pipe.say("one\nhalf of a ");
-    let seals = || sh(&format!("find {} -name '.*.seal' | wc -l", dir.path().display()));
-    until("it is closed", || seals() == "1");
+    let closed = || sh(&format!("grep -rl '\"sealed\"' {} --include='.*.seal' | wc -l", dir.path().display()));
+    until("it is closed", || closed() == "1");
     for signal in ["-TERM", "-HUP", "-USR1", "-USR2", "-WINCH"] {
         sh(&format!("kill {signal} {}", pipe.0.id()));
     }
@@ -189,7 +291,7 @@ fn on_a_full_disk_the_program_waits_and_no_line_is_lost() {
             said.contains("cannot write: No space left on device") && said.contains("can be written again"),
             "{said}"
         );
-        assert_eq!(all_text(&sealed_beside_filler(&logs)), many_lines());
+        assert_eq!(all_text(&sealed_beside(&logs.join("filler"))), many_lines());
     });
 }
 
@@ -213,7 +315,7 @@ fn what_is_left_out_on_a_full_disk_is_counted_to_the_line() {
         pipe.say("999999 the last one\n");
         let (said, code) = pipe.end();
         assert_eq!(code, Some(0), "{said}");
-        let segments = sealed_beside_filler(&logs);
+        let segments = sealed_beside(&logs.join("filler"));
         let text = all_text(&segments);
         let count = |field: &str| segments.iter().map(|segment| segment.seal[field].as_u64().unwrap()).sum::<u64>();
         let dropped = count("dropped_lines");
@@ -227,9 +329,10 @@ fn what_is_left_out_on_a_full_disk_is_counted_to_the_line() {
     });
 }
 
-fn sealed_beside_filler(logs: &Path) -> Vec<Sealed> {
-    let _ = fs::remove_file(logs.join("filler"));
-    sealed(logs)
+/// The segments beside something else, which goes.
+fn sealed_beside(other: &Path) -> Vec<Sealed> {
+    let _ = fs::remove_file(other);
+    sealed(other.parent().unwrap())
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod image;
 mod facts;
 mod kill;
 mod lab;
+mod log_keep;
 mod log_pipe;
 mod logins;
 mod tier;

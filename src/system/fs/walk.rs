@@ -63,7 +63,7 @@ pub(super) fn place(path: &Path, last: Last, rules: &LinkRules) -> Result<Option
 /// # Errors
 /// There is no such directory, or a link that others could have made leads to it.
 pub fn open_folder(path: &Path) -> Result<OwnedFd, Failure> {
-    let missing = || Failure::new(format!("there is no directory {}", path.display())).hint("make it first");
+    let missing = || Failure::new(format!("there is no directory {}", path.display()));
     let Some(place) = place(path, Last::Follow, &LinkRules::default())? else { return Err(missing()) };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(&place.dir, &place.name, flags, Mode::empty()) {

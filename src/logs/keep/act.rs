@@ -1,0 +1,155 @@
+//! What was decided, carried out: each deed can be killed at any instruction, and is done again by the next keeper.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+
+use jiff::Timestamp;
+use rustix::fs::{
+    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, fchmod, fchown, flock,
+    fstat, fsync, futimens, openat, renameat, unlinkat,
+};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use super::codec::Codec;
+use super::scan::Segment;
+use crate::failure::{Context as _, Failure};
+use crate::logs::seal::{self, Closed, Seal, Why};
+use crate::value::Digest;
+
+/// Removes a segment: its file first, as a seal of nothing is found and removed later.
+pub(super) fn remove(dir: &OwnedFd, segment: &Segment) -> Result<(), Failure> {
+    let packed = segment.packed.map(|codec| format!("{}{}", segment.name, codec.extension()));
+    let names = [Some(segment.name.clone()), packed, Some(seal::name_of(&segment.name))];
+    names.into_iter().flatten().try_for_each(|name| unlink(dir, &name))
+}
+
+/// Removes a file. One that is gone is fine.
+pub(super) fn unlink(dir: &OwnedFd, name: &str) -> Result<(), Failure> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno).with_context(|| format!("cannot remove {name}")),
+    }
+}
+
+/// Closes a segment in the place of its writer, which was killed.
+pub(super) fn close(dir: &OwnedFd, segment: &Segment) -> Result<(), Failure> {
+    let failed = || format!("cannot close {}", segment.name);
+    let (file, stat) = open(dir, &segment.name)?;
+    // Held to the end: a writer that was only asleep begins another file.
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .with_context(|| format!("{} is being written", segment.name))?;
+    let mut counted = Counted::new(&file);
+    std::io::copy(&mut counted, &mut std::io::sink()).with_context(failed)?;
+    fsync(&file).with_context(failed)?;
+    let changed = Timestamp::from_second(stat.st_mtime).unwrap_or_default();
+    let (begin, end) = Seal::read(dir, &segment.name).map_or((changed, changed), |seal| (seal.begin, seal.end));
+    let closed = Closed {
+        sealed: Timestamp::now(),
+        why: Why::Left,
+        lines: counted.lines + u64::from(!counted.at_line_end),
+        bytes: counted.bytes,
+        sha256: counted.hash(),
+        dropped_lines: 0,
+        dropped_bytes: 0,
+    };
+    Seal { begin, end, closed: Some(closed) }.replace(dir, &segment.name).with_context(failed)
+}
+
+/// Compresses a closed segment; the file that was written goes once the other is durable. Returns the lengths before and after.
+pub(super) fn pack(dir: &OwnedFd, segment: &Segment, codec: Codec) -> Result<(u64, u64), Failure> {
+    let name = &segment.name;
+    let failed = || format!("cannot compress {name}");
+    let (file, stat) = open(dir, name)?;
+    let Some(Seal { closed: Some(closed), .. }) = Seal::read(dir, name) else {
+        return Err(Failure::new(format!("{name} is not closed")));
+    };
+    let (packed, fresh) = (format!("{name}{}", codec.extension()), format!(".{name}{}.new", codec.extension()));
+    unlink(dir, &fresh)?;
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let to = File::from(openat(dir, &fresh, flags, Mode::from_raw_mode(0o600)).with_context(failed)?);
+    let mut counted = Counted::new(&file);
+    let done = codec.pack(&mut counted, to).with_context(failed).and_then(|to| {
+        if counted.bytes != closed.bytes || counted.hash() != closed.sha256 {
+            return Err(Failure::new(format!("{name} is not as its seal says, and is left as it is"))
+                .because(format!("it has {} bytes, its seal says {}", counted.bytes, closed.bytes))
+                .hint("something has changed it after it was closed"));
+        }
+        like(&to, &stat).with_context(failed)?;
+        fsync(&to).with_context(failed)?;
+        renameat(dir, &fresh, dir, &packed).with_context(failed)?;
+        fsync(dir).with_context(failed)?;
+        Ok(fstat(&to).map_or(0, |stat| u64::try_from(stat.st_size).unwrap_or(0)))
+    });
+    if done.is_err() {
+        unlink(dir, &fresh)?;
+    }
+    let length = done?;
+    unlink(dir, name)?;
+    Ok((counted.bytes, length))
+}
+
+/// Owner, permissions and times of what it was made from.
+fn like(file: &File, stat: &Stat) -> Result<(), Errno> {
+    if rustix::process::geteuid().is_root() {
+        fchown(file, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;
+    }
+    fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o777))?;
+    let changed = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
+    futimens(file, &Timestamps { last_access: changed, last_modification: changed })
+}
+
+/// Opens a segment's file for reading: a plain file with one name, of the folder's owner. What else stands there was put there by others,
+/// and may be a file from elsewhere.
+fn open(dir: &OwnedFd, name: &str) -> Result<(File, Stat), Failure> {
+    let failed = || format!("cannot open {name}");
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(dir, name, flags, Mode::empty()).with_context(failed)?);
+    let stat = fstat(&file).with_context(failed)?;
+    let owner = fstat(dir).with_context(failed)?.st_uid;
+    let own = [owner, 0, rustix::process::geteuid().as_raw()].contains(&stat.st_uid);
+    let why = if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        "it is no plain file"
+    } else if stat.st_nlink != 1 {
+        "it has several names"
+    } else if !own {
+        "it belongs to another user than the folder"
+    } else {
+        return Ok((file, stat));
+    };
+    Err(Failure::new(format!("{name} is left as it is: {why}")))
+}
+
+/// Reads, and counts what it has read.
+struct Counted<'a> {
+    file: &'a File,
+    hash: Sha256,
+    bytes: u64,
+    lines: u64,
+    at_line_end: bool,
+}
+
+impl<'a> Counted<'a> {
+    fn new(file: &'a File) -> Self {
+        Self { file, hash: Sha256::new(), bytes: 0, lines: 0, at_line_end: true }
+    }
+
+    fn hash(&self) -> String {
+        Digest(self.hash.clone().finalize().into()).to_string()
+    }
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let came = self.file.read(buffer)?;
+        let bytes = buffer.get(..came).unwrap_or_default();
+        self.hash.update(bytes);
+        self.bytes += u64::try_from(came).unwrap_or(0);
+        self.lines += u64::try_from(memchr::memchr_iter(b'\n', bytes).count()).unwrap_or(0);
+        if let Some(last) = bytes.last() {
+            self.at_line_end = *last == b'\n';
+        }
+        Ok(came)
+    }
+}

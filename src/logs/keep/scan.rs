@@ -1,0 +1,183 @@
+//! What stands in a folder of segments, found by descriptors alone: no link is followed and no other file system is entered.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, openat, statat};
+use rustix::io::Errno;
+
+use super::codec::Codec;
+use super::decide::{Piece, Shelf, State};
+use crate::failure::{Context as _, Failure};
+use crate::logs::seal::{self, Seal};
+use crate::system::fs::open_folder;
+
+/// The deepest that directories of a template go.
+const DEEPEST: usize = 8;
+/// How long something half-made is left alone, in seconds: another keeper may be at work on it.
+const HALF_MADE: i64 = 600;
+
+/// A folder of segments.
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    pub(super) fd: OwnedFd,
+    /// The directories in it, by their paths below it.
+    pub(super) dirs: Vec<PathBuf>,
+    /// The segments, in the order of the shelf's pieces.
+    pub(super) segments: Vec<Segment>,
+    /// What killed keepers and writers have left: seals of nothing, and half-made files.
+    pub(super) strays: Vec<(usize, String)>,
+    pub(super) shelf: Shelf,
+}
+
+/// Where a segment is.
+pub(super) struct Segment {
+    /// The number of its directory.
+    pub(super) dir: usize,
+    /// The name that its writer gave it.
+    pub(super) name: String,
+    /// How it was compressed, where a compressed one is there.
+    pub(super) packed: Option<Codec>,
+}
+
+impl Folder {
+    /// Looks at all of it.
+    ///
+    /// # Errors
+    /// It is not there, cannot be read, or leads through a link that others could have made.
+    pub(super) fn look(path: &Path, now: i64) -> Result<Self, Failure> {
+        let fd = open_folder(path)?;
+        let failed = || format!("cannot look at {}", path.display());
+        let disk = fstat(&fd).with_context(failed)?.st_dev;
+        let room = fstatvfs(&fd).with_context(failed)?;
+        let shelf = Shelf { disk, free: room.f_bavail.saturating_mul(room.f_frsize), pieces: Vec::new() };
+        let (dirs, segments, strays) = (vec![PathBuf::new()], Vec::new(), Vec::new());
+        let mut folder = Self { path: path.to_owned(), fd, dirs, segments, strays, shelf };
+        let mut next = 0;
+        while let Some(below) = folder.dirs.get(next).cloned() {
+            match folder.look_into(next, &below, now) {
+                // What went away or was swapped meanwhile is not there.
+                Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if next > 0 => {}
+                done => done.with_context(|| format!("cannot look at {}", path.join(&below).display()))?,
+            }
+            next += 1;
+        }
+        Ok(folder)
+    }
+
+    /// Opens a directory of it.
+    pub(super) fn open(&self, dir: usize) -> Result<OwnedFd, Errno> {
+        let below = self.dirs.get(dir).ok_or(Errno::NOENT)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut fd = openat(&self.fd, ".", flags, Mode::empty())?;
+        for part in below {
+            fd = openat(&fd, part, flags, Mode::empty())?;
+        }
+        Ok(fd)
+    }
+
+    fn look_into(&mut self, number: usize, below: &Path, now: i64) -> Result<(), Errno> {
+        let dir = self.open(number)?;
+        let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
+        let mut half_made = Vec::new();
+        for found in Dir::read_from(&dir)? {
+            let found = found?;
+            // A template's names are text.
+            let Ok(name) = found.file_name().to_str() else { continue };
+            if name == "." || name == ".." {
+                continue;
+            }
+            let Ok(stat) = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory if stat.st_dev == self.shelf.disk && below.iter().count() < DEEPEST => {
+                    self.dirs.push(below.join(name));
+                }
+                FileType::RegularFile if is_half_made(name) => half_made.push((name.to_owned(), stat.st_mtime)),
+                FileType::RegularFile => match seal::segment_of(name) {
+                    Some(segment) => parts.entry(segment.to_owned()).or_default().sealed = Some(stat.st_mtime),
+                    None => parts.entry(plain_name(name).to_owned()).or_default().add(name, &stat),
+                },
+                _ => {}
+            }
+        }
+        let old = |time: i64| now.saturating_sub(time) > HALF_MADE;
+        self.strays.extend(half_made.into_iter().filter(|(_, time)| old(*time)).map(|(name, _)| (number, name)));
+        for (name, parts) in parts {
+            let Some(since) = parts.sealed else { continue };
+            if parts.is_empty() {
+                // Its writer may be about to make the file.
+                self.strays.extend(old(since).then(|| (number, seal::name_of(&name))));
+            } else if let Some(piece) = parts.piece(&dir, &name) {
+                self.shelf.pieces.push(piece);
+                let packed = parts.packed.map(|(codec, _)| codec);
+                self.segments.push(Segment { dir: number, name, packed });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files of one segment.
+#[derive(Default)]
+struct Parts {
+    /// When its seal was written: seconds since 1970.
+    sealed: Option<i64>,
+    /// What the file takes on the disk, and when it changed.
+    plain: Option<(u64, i64)>,
+    packed: Option<(Codec, u64)>,
+}
+
+impl Parts {
+    fn add(&mut self, name: &str, stat: &Stat) {
+        // Blocks of 512 bytes, whatever the file system's are (stat(2)).
+        let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
+        match Codec::ALL.into_iter().find(|codec| name.ends_with(codec.extension())) {
+            Some(codec) => self.packed = Some((codec, bytes)),
+            None => self.plain = Some((bytes, stat.st_mtime)),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.plain.is_none() && self.packed.is_none()
+    }
+
+    /// `None` when its seal went away meanwhile.
+    fn piece(&self, dir: &OwnedFd, name: &str) -> Option<Piece> {
+        let seal = Seal::read(dir, name);
+        let changed = self.plain.map(|(_, changed)| changed).or(self.sealed)?;
+        let state = match (&seal, self.plain, self.packed) {
+            (_, None, Some(_)) => State::Packed,
+            (Some(Seal { closed: Some(_), .. }), ..) => State::Closed,
+            _ if is_locked(dir, name) => State::Writing,
+            _ => State::Left,
+        };
+        let end = match (&seal, state) {
+            (Some(seal), State::Closed | State::Packed) => seal.end.as_second(),
+            // The period may have been longer than its writer lived.
+            _ => changed,
+        };
+        let bytes = self.plain.map_or(0, |(bytes, _)| bytes) + self.packed.map_or(0, |(_, bytes)| bytes);
+        Some(Piece { end, bytes, state })
+    }
+}
+
+/// The name of the segment that a compressed file was made from; any other name as it is.
+fn plain_name(name: &str) -> &str {
+    Codec::ALL.into_iter().find_map(|codec| name.strip_suffix(codec.extension())).unwrap_or(name)
+}
+
+/// Whether a name is that of a seal or of a compressed file that is being made.
+fn is_half_made(name: &str) -> bool {
+    let packed = |name: &str| Codec::ALL.iter().any(|codec| name.ends_with(codec.extension()));
+    let unfinished = name.strip_suffix(".new").filter(|name| name.starts_with('.'));
+    unfinished.is_some_and(|name| seal::segment_of(name).is_some() || packed(name))
+}
+
+/// Whether a writer holds the file.
+fn is_locked(dir: &OwnedFd, name: &str) -> bool {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let Ok(file) = openat(dir, name, flags, Mode::empty()).map(File::from) else { return false };
+    flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+}
