@@ -116,7 +116,7 @@ play "images" on hosts.docker {
 
   # What runs on it. An unchanged folder is not even looked into.
   image web_image {
-    context = "images/web"  # Dockerfile, binary/, cfg/, scripts/
+    context = "images/web"  # Dockerfile, cfg/, scripts/
     args    = { BASE = base_image  ADMIN = admin  UID = admin_id }
     keep    = 5
   }
@@ -249,7 +249,7 @@ role web_node(image: string, sites: list, memory: size = 1GiB) {
     ]
     tmpfs        = ["/run:mode=0755"]  # sockets and pid files do not outlive a start
     labels       = { tier = "web" }
-    tools        = true                # fanli in the node: it loads what was edited by hand
+    tools        = true                # fanli in the node: it writes the logs, and loads what was edited by hand
     extra_hosts  = ["{{ node.name }}:{{ node.address }}"]
     stop_timeout = 15s                 # Apache finishes what it has begun: see templates/supervisor
 

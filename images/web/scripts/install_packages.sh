@@ -20,7 +20,7 @@ again() {
 }
 
 packages="apache2 libapache2-mod-php php-curl php-gd php-mbstring php-mysql php-odbc php-redis php-sybase php-xml
-    supervisor cronolog curl tzdata tdsodbc unixodbc"
+    supervisor curl tzdata tdsodbc unixodbc"
 again 120 apt-get update -q
 # shellcheck disable=SC2086 # names, one word each
 again 600 apt-get install -q -y --no-install-recommends --download-only $packages

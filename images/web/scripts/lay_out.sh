@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts everything where the team has always had it: Apache under /usr/local/apache2, cronolog in /usr/local/sbin.
+# Puts everything where the team has always had it: Apache under /usr/local/apache2.
 set -eu
 
 src=/usr/local/src/fanli
@@ -15,14 +15,10 @@ ln -sfn $apache/conf/current/httpd.conf /etc/apache2/apache2.conf
 # /run is empty whenever a node starts: `apachectl` finds there what it needs.
 echo 'export APACHE_RUN_DIR=/run APACHE_LOCK_DIR=/run APACHE_PID_FILE=/run/httpd.pid' >> /etc/apache2/envvars
 
-# cronolog, which cuts the access logs by the hour.
-ln -sfn "$(command -v cronolog)" /usr/local/sbin/cronolog
-
 # Mount points.
 mkdir -p /data/weblogs /usr/local/webdata /usr/local/supervisor /opt/fanliweb /opt/webdata
 
-# The team's own programs (binary/) and settings (cfg/).
-cp -a $src/binary/. /usr/local/
+# The team's own settings (cfg/).
 for ini in $src/cfg/php/*.ini; do
     for conf in /etc/php/*/apache2/conf.d; do
         cp "$ini" "$conf/90-$(basename "$ini")"

@@ -69,10 +69,10 @@ pub fn fingerprint(host: &str) -> String {
     on(
         host,
         r"
-        # A node begins a log file whenever an hour does: that is the time of its folder.
-        find /data /etc /opt -xdev -not -path '*/weblogs/*.log' \
+        # A node begins a log file whenever an hour does, or when it reloads: that is the time of its folder.
+        find /data /etc /opt -xdev -not -path '*/weblogs/*/*' \
             \( -path '*/weblogs/*' -printf '%p %m %U:%G %l\n' -o -printf '%p %m %U:%G %l %T@\n' \) | sort
-        find /data /etc /opt/share -xdev -type f -not -path '*/weblogs/*.log' -print0 | sort -z | xargs -0 sha256sum
+        find /data /etc /opt/share -xdev -type f -not -path '*/weblogs/*/*' -print0 | sort -z | xargs -0 sha256sum
         sort /proc/self/mountinfo | grep -v -e /run/docker/ -e /var/lib/docker/ | cut -d' ' -f3-
         ip -d -o link | sed -e 's/ state [A-Z]*//' -e 's/_timer *[0-9.]*//g'
         ip -o address
