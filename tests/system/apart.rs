@@ -35,6 +35,13 @@ shift
 exec "$@"
 "#;
 
+/// The mount table, without network namespaces: those of other tests go from every table with their files.
+pub fn mount_table() -> String {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let own: Vec<&str> = text.lines().filter(|line| !line.contains(" nsfs ")).collect();
+    own.join("\n")
+}
+
 /// Runs the body of the test of that name (`module::test`) apart.
 pub fn apart(test: &str, body: impl FnOnce()) {
     let namespaces = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private"];

@@ -6,7 +6,7 @@ use fanli::change::Verb;
 use fanli::resource::kinds::{Kind, schema};
 use fanli::value::{Map, Value};
 
-use crate::apart::{apart, folder, sh};
+use crate::apart::{apart, folder, mount_table, sh};
 use crate::args;
 use crate::common::{Bench, build, refused};
 use crate::file_examples::planned;
@@ -54,7 +54,7 @@ fn fstab() -> String {
 
 /// Looking changes nothing: neither the table of mounts nor fstab.
 fn drift(bench: &Bench, task: &Kind) -> Vec<String> {
-    let picture = || (fs::read_to_string("/proc/self/mountinfo").unwrap(), fstab());
+    let picture = || (mount_table(), fstab());
     let before = picture();
     let found = bench.drift(task);
     assert_eq!(picture(), before);

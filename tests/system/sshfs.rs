@@ -8,7 +8,7 @@ use fanli::failure::FailureKind;
 use fanli::resource::kinds::Kind;
 use fanli::value::Value;
 
-use crate::apart::{apart, folder, sh};
+use crate::apart::{apart, folder, mount_table, sh};
 use crate::args;
 use crate::common::{Bench, build};
 use crate::tier::run::eventually;
@@ -84,7 +84,7 @@ fn name() -> String {
 
 fn spoil(bench: &Bench, task: &Kind, script: &str, fields: &[&str]) {
     sh(script);
-    let picture = || fs::read_to_string("/proc/self/mountinfo").unwrap() + &fs::read_to_string("/etc/fstab").unwrap();
+    let picture = || mount_table() + &fs::read_to_string("/etc/fstab").unwrap();
     let before = picture();
     assert_eq!(bench.drift(task), fields, "{script}");
     assert_eq!(picture(), before);
