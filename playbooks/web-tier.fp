@@ -20,6 +20,7 @@ vars {
   # One log folder, one virtual host and one folder of code each.
   sites        = ["eagle", "event", "fun", "quan", "static", "super", "tuan", "www", "zhide"]
   default_site = "www"  # answers when no other name fits
+  log_age      = 30d    # how long access logs are kept on the hosts
 
   # workers * (php.memory + 16 MiB) is the most that a node uses: it must fit node_size.
   node_size   = 1GiB
@@ -231,6 +232,8 @@ role web_node(image: string, sites: list, memory: size = 1GiB) {
   for site in sites {
     directory "{{ home }}/weblogs/{{ site }}" { owner = admin  group = admin  mode = 0755 }
   }
+  # Every hour the host compresses and removes, also when the container is gone: `fanli logs plan` on it.
+  logs "{{ home }}/weblogs" { pack = zstd  age = log_age  floor = 1GiB }
   directory "{{ home }}/webdata" { owner = admin  group = admin  mode = 0775 }
   for folder in ["cache", "sessions", "uploads"] {
     directory "{{ home }}/webdata/{{ folder }}" { owner = admin  group = admin  mode = 0700 }

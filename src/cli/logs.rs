@@ -8,9 +8,12 @@ use clap::Subcommand;
 
 use super::log_pipe::size;
 use super::{complain, exit, failed, play, print};
-use crate::logs::keep::{Codec, Policy, Said, What, keep};
+use crate::failure::Failure;
+use crate::logs::keep::{Codec, Policy, Said, Stays, What, keep};
 use crate::report::harmless;
+use crate::resource::logs::{Logs, declared, grouped};
 use crate::visible::{count, rough_size};
+use crate::watch::probe;
 
 /// Compress and remove what `fanli log-pipe` has written
 #[derive(clap::Args, Debug)]
@@ -31,11 +34,11 @@ enum Command {
 Only files with a seal are touched, and none that is being written. Within a folder the oldest goes
 first; where a disk is short of room, the folder that holds most gives. It can be killed
 at any moment.
-Exit codes: 0 all is done; 1 a folder cannot be looked at: nothing was done; 2 bad input;
-4 something could not be done.")]
+Exit codes: 0 all is done; 1 no folder is known; 2 bad input; 4 something could not be done.")]
     Keep(Limits),
     /// Tell what `keep` would do, and why
     #[command(after_help = "Examples:
+  fanli logs plan                                        of what is declared on this host
   fanli logs plan --age 30d --pack zstd /data/weblogs/*
   fanli logs plan --floor 200GiB /data/weblogs/*         what would go if the disk were that full")]
     Plan(Limits),
@@ -43,8 +46,9 @@ Exit codes: 0 all is done; 1 a folder cannot be looked at: nothing was done; 2 b
 
 #[derive(clap::Args, Debug)]
 struct Limits {
-    /// Folders of log-pipe's templates, each with all that is below it
-    #[arg(required = true, value_name = "FOLDER")]
+    /// Folders of log-pipe's templates, each with all that is below it; without one those that `logs`
+    /// tasks have declared on this host
+    #[arg(value_name = "FOLDER")]
     folders: Vec<PathBuf>,
 
     /// Compress closed files
@@ -64,12 +68,45 @@ struct Limits {
     size: Option<u64>,
 
     /// The most files of a folder
-    #[arg(long, value_name = "N")]
-    count: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32))]
+    count: Option<u32>,
 
     /// What is to stay free on the disk
     #[arg(long, value_name = "SIZE", value_parser = size)]
     floor: Option<u64>,
+
+    /// Another state folder than /var/lib/fanli
+    #[arg(long, hide = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+impl Limits {
+    fn policy(&self) -> Policy {
+        let codec = self.pack.map(|way| match way {
+            Way::Gzip => Codec::Gzip,
+            Way::Zstd => Codec::Zstd,
+        });
+        Policy {
+            pack: codec.map(|codec| (codec, self.pack_after)),
+            age: self.age,
+            size: self.size,
+            count: self.count.and_then(|count| usize::try_from(count).ok()),
+            floor: self.floor,
+        }
+    }
+
+    /// What is to be kept, and how: as this command line says, or as this host's `logs` tasks do.
+    fn groups(&self) -> Result<Vec<(Policy, Vec<PathBuf>)>, Failure> {
+        if !self.folders.is_empty() {
+            return Ok(vec![(self.policy(), self.folders.clone())]);
+        }
+        let probe = probe(self.state_dir.clone().unwrap_or_else(crate::remote::helper::default_state_dir));
+        let declared: Vec<Logs> = declared(&probe)?.into_iter().collect::<Result<_, _>>()?;
+        if declared.is_empty() {
+            return Err(Failure::new("no folder is given, and no `logs` task has declared one on this host"));
+        }
+        Ok(grouped(declared))
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -83,23 +120,20 @@ pub(super) fn run(args: &Args) -> ExitCode {
         Command::Keep(limits) => (limits, false),
         Command::Plan(limits) => (limits, true),
     };
+    if limits.folders.is_empty() && limits.policy() != Policy::default() {
+        complain("error: limits go with folders; without one, those of this host's `logs` tasks count");
+        return exit::BAD_INPUT.into();
+    }
     if let Some(odd) = limits.folders.iter().find(|folder| !folder.is_absolute()) {
         complain(&format!("error: `{}` is not an absolute path", odd.display()));
         return exit::BAD_INPUT.into();
     }
-    let codec = limits.pack.map(|way| match way {
-        Way::Gzip => Codec::Gzip,
-        Way::Zstd => Codec::Zstd,
-    });
-    let policy = Policy {
-        pack: codec.map(|codec| (codec, limits.pack_after)),
-        age: limits.age,
-        size: limits.size,
-        count: limits.count,
-        floor: limits.floor,
+    let groups = match limits.groups() {
+        Ok(groups) => groups,
+        Err(failure) => return failed(&failure),
     };
     let mut wrong = 0;
-    let say = |said: Said| {
+    let mut say = |said: Said| {
         if let What::Failed(failure) = &said.what {
             wrong += 1;
             return complain(&harmless(&format!("error: {}: {failure}", said.path.display())));
@@ -107,13 +141,13 @@ pub(super) fn run(args: &Args) -> ExitCode {
         let [what, path, more] = shown(&said, check);
         print(&format!("{}\n", harmless(&format!("{what:12}  {path}{more}"))));
     };
-    match keep(&limits.folders, &policy, check, say) {
-        Ok(stays) => {
-            print(&format!("{} stay, {} on the disk\n", count(stays.segments, "file"), rough_size(stays.bytes)));
-            if wrong == 0 { ExitCode::SUCCESS } else { exit::FAILED.into() }
-        }
-        Err(failure) => failed(&failure),
+    let mut stays = Stays::default();
+    for (policy, folders) in groups {
+        let kept = keep(&folders, &policy, check, &mut say);
+        stays = Stays { segments: stays.segments + kept.segments, bytes: stays.bytes + kept.bytes };
     }
+    print(&format!("{} stay, {} on the disk\n", count(stays.segments, "file"), rough_size(stays.bytes)));
+    if wrong == 0 { ExitCode::SUCCESS } else { exit::FAILED.into() }
 }
 
 /// What was done, to which segment, and what more there is to say.

@@ -16,9 +16,11 @@ use crate::coordinator::ask::statuses;
 use crate::failure::{Context as _, Failure};
 use crate::report::harmless;
 use crate::resource::attachments::{Attachment, Condition, Watched};
+use crate::resource::logs::Kept;
 use crate::resource::refreshers::Refreshers;
 use crate::resource::rollout::{Phase, Rollouts};
 use crate::value::show_duration;
+use crate::visible::{count as count_of, rough_size};
 use crate::watch::probe;
 
 /// Tell whether the watcher of this host, or of a playbook's hosts, runs, and what is attached
@@ -31,8 +33,8 @@ use crate::watch::probe;
 With a playbook nothing is changed and every host is asked over the same channel as a run uses. A
 host that cannot be reached is unknown, and said so: exit code 5. Exits with 4 when something is
 attached and no watcher runs, when something could not be plugged, when a slot was put back by the
-host itself or is not as its rollout left it, or when the `fanli refresh` of a container has refused
-the configuration that stands there.")]
+host itself or is not as its rollout left it, when log files could not be kept, or when the
+`fanli refresh` of a container has refused the configuration that stands there.")]
 pub(super) struct Args {
     /// The playbook whose hosts are asked; this host itself without one
     #[arg(value_name = "FILE")]
@@ -162,7 +164,20 @@ fn shown(watched: &Watched) -> String {
     if !status.attachments.is_empty() {
         text.push('\n');
     }
+    if let Some(kept) = &status.logs {
+        text += &logs_shown(kept);
+    }
     text + &slots_shown(&watched.rollout) + &refreshers_shown(&watched.refreshers)
+}
+
+/// What became of log files.
+fn logs_shown(kept: &Kept) -> String {
+    let (folders, files) = (count_of(kept.folders, "folder"), count_of(kept.files, "file"));
+    let mut text = format!("logs        {folders}, {files} ({}); {} UTC\n", rough_size(kept.bytes), utc(kept.at));
+    for trouble in &kept.trouble {
+        let _ = writeln!(text, "  wrong: {}", harmless(trouble.strip_prefix("logs: ").unwrap_or(trouble)));
+    }
+    text
 }
 
 /// What refreshers say; nothing where there are none.

@@ -25,6 +25,10 @@ pub(super) struct Args {
     #[arg(long, default_value = "8", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: u16,
 
+    /// Keep log files that often, as `logs` tasks have declared
+    #[arg(long, default_value = "1h", value_name = "TIME", value_parser = logs_every)]
+    logs_every: Duration,
+
     /// Write the process number there
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
@@ -41,11 +45,19 @@ fn every(text: &str) -> Result<Duration, String> {
     if fits { Ok(time) } else { Err("write a time from 1s to 1h".to_owned()) }
 }
 
+/// Seldom enough to be no load, and often enough for a disk that fills.
+fn logs_every(text: &str) -> Result<Duration, String> {
+    let time = play::duration(text)?;
+    let fits = (Duration::from_secs(1)..=Duration::from_secs(86_400)).contains(&time);
+    if fits { Ok(time) } else { Err("write a time from 1s to 1d".to_owned()) }
+}
+
 pub(super) fn run(args: &Args) -> ExitCode {
     let settings = Settings {
         state_dir: args.state_dir.clone().unwrap_or_else(crate::remote::helper::default_state_dir),
         every: args.every,
         parallel: args.parallel.into(),
+        logs_every: args.logs_every,
         pid_file: args.pid_file.clone(),
     };
     daemon::run(|stopping| watch_host(settings, |line| print(&format!("{line}\n")), stopping))

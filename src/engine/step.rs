@@ -81,6 +81,7 @@ impl Ready {
             | Kind::Template(_)
             | Kind::Line(_)
             | Kind::Link(_)
+            | Kind::Logs(_)
             | Kind::Former(_)
             | Kind::Slot(_)
             | Kind::Switch(_)

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::attach::{Recorded, all_recorded};
 use super::container::{from_json, to_json};
+use super::logs::Kept;
 use super::refreshers::Refreshers;
 use super::rollout::{Rollouts, SlotSeen};
 use super::{Observed, Resource};
@@ -30,7 +31,7 @@ crate::kind! {
     }
     results {
         "running": "whether a watcher runs",
-        "watcher": "what it knows: `pid`, `version`, `started`, `docker` (why the daemon does not answer), and `attachments`: each has `container`, `network`, `interface`, `address`, `parent`, `condition` (`plugged`, `stopped`, `failed`, `unknown`), and where there is one `why`, `hint`, `done`, `done_at`",
+        "watcher": "what it knows: `pid`, `version`, `started`, `docker` (why the daemon does not answer), and `attachments`: each has `container`, `network`, `interface`, `address`, `parent`, `condition` (`plugged`, `stopped`, `failed`, `unknown`), and where there is one `why`, `hint`, `done`, `done_at`; and where `logs` tasks have declared folders `logs`: `at`, `folders`, `files`, `bytes`, `trouble`",
         "rollout": "what the kind `slots` gives, where there are slots",
         "refreshers": "where a `fanli refresh` runs in a container: `seen`, each with `container`, `directory`, `loaded` (whether its program has what stands there), and when something is wrong `trouble`, `since`; `unseen` (why containers could not be looked at)",
     }
@@ -140,6 +141,9 @@ pub struct Status {
     pub docker: Option<String>,
     /// All attachments of the host.
     pub attachments: Vec<Attachment>,
+    /// What became of the host's log files; nothing where no `logs` task has declared any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logs: Option<Kept>,
 }
 
 /// What is attached on one host, and whether a watcher keeps it so.
@@ -189,12 +193,13 @@ impl Watched {
         Ok(Self { running, watcher, rollout: Rollouts::look(probe)?, refreshers: Refreshers::look(probe).await })
     }
 
-    /// Whether something is attached that nobody keeps, or that cannot be kept; a slot is not as a rollout left it; or a
-    /// refresher has refused the configuration that stands in its container.
+    /// Whether something is attached that nobody keeps, or that cannot be kept; a slot is not as a rollout left it; log files could not be
+    /// kept; or a refresher has refused the configuration that stands in its container.
     pub fn is_wrong(&self) -> bool {
         let failed = self.watcher.attachments.iter().any(|attachment| attachment.condition == Condition::Failed);
         let slots = self.rollout.slots.iter().any(SlotSeen::is_wrong);
-        failed || slots || self.refreshers.is_wrong() || (!self.running && !self.watcher.attachments.is_empty())
+        let logs = self.watcher.logs.as_ref().is_some_and(|kept| !kept.trouble.is_empty());
+        failed || slots || logs || self.refreshers.is_wrong() || (!self.running && !self.watcher.attachments.is_empty())
     }
 
     /// Reads what a step of kind `attachments` gave.

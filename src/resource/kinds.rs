@@ -82,6 +82,7 @@ kinds! {
     line::Line,
     image::Image,
     link::Link,
+    logs::Logs,
     group::Group,
     user::User,
     package::Package,

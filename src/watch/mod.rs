@@ -4,9 +4,11 @@
 //! hints; what is done follows from looking, by the same code that a run uses ([`engine::keep`](crate::engine::keep)). It
 //! keeps no descriptor of any container between two looks: one that is open keeps a dead container's address answering.
 //!
-//! It is also the one that puts a slot back whose switch no run confirmed in time ([`slots`]).
+//! It is also the one that puts a slot back whose switch no run confirmed in time ([`slots`]), and that keeps log files
+//! ([`keeper`]).
 
 mod job;
+mod keeper;
 mod log;
 mod slots;
 mod stamp;
@@ -22,11 +24,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 
 use self::job::Cause;
+use self::keeper::Keeper;
 use self::slots::Slots;
 use self::stamp::FolderStamp;
 use self::table::Table;
 use crate::failure::{Context as _, Failure};
 use crate::resource::attachments::{self, Status};
+use crate::resource::logs::Kept;
 use crate::system::docker_events::{ContainerEvent, ContainerEvents, Happened};
 use crate::system::link_events::{LinkEvent, LinkEvents};
 use crate::system::{NoBlobs, Probe, fs};
@@ -59,6 +63,8 @@ pub struct Settings {
     pub every: Duration,
     /// How many containers are plugged at the same time.
     pub parallel: usize,
+    /// How often log files are kept.
+    pub logs_every: Duration,
     /// Where its process number is written, for init scripts.
     pub pid_file: Option<PathBuf>,
 }
@@ -121,6 +127,7 @@ pub async fn run(
             },
             finished = watcher.table.finished() => watcher.finished(finished),
             ended = watcher.slots.finished() => watcher.slot_is_done(ended),
+            (lines, kept) = watcher.keeper.finished() => watcher.logs_are_kept(&lines, kept),
             event = links.next() => watcher.link(event, &mut links).await?,
             () = until(quiet_at) => watcher.table.links_are_quiet(),
             () = until(due_at) => watcher.table.retry(),
@@ -129,6 +136,7 @@ pub async fn run(
             _ = records.tick() => {
                 watcher.read_records(&Cause::Declared);
                 watcher.look_at_slots();
+                watcher.keeper.look(&watcher.probe);
             }
             _ = passes.tick() => {
                 watcher.read_records(&Cause::Declared);
@@ -225,6 +233,7 @@ struct Watcher<S> {
     status: Status,
     status_at: Option<Instant>,
     slots: Slots,
+    keeper: Keeper,
     records_seen: FolderStamp,
     /// What was wrong with the folder of records.
     records_wrong: Option<String>,
@@ -239,6 +248,7 @@ impl<S: FnMut(&str) + Send> Watcher<S> {
             started: now.as_secs(),
             docker: Some("not asked yet".to_owned()),
             attachments: Vec::new(),
+            logs: None,
         };
         Ok(Self {
             state_dir: settings.state_dir.clone(),
@@ -248,6 +258,7 @@ impl<S: FnMut(&str) + Send> Watcher<S> {
             status,
             status_at: None,
             slots: Slots::default(),
+            keeper: Keeper::new(settings.logs_every),
             records_seen: FolderStamp::default(),
             records_wrong: None,
         })
@@ -302,6 +313,14 @@ impl<S: FnMut(&str) + Send> Watcher<S> {
             self.note(&who, &line);
         }
         self.look_at_slots();
+    }
+
+    fn logs_are_kept(&mut self, lines: &[String], kept: Option<Kept>) {
+        for line in lines {
+            self.note("", line);
+        }
+        self.status.logs = kept;
+        self.status_at.get_or_insert_with(|| Instant::now() + STATUS);
     }
 
     fn docker_gone(&mut self, docker: &mut Daemon, failure: Option<Failure>) {

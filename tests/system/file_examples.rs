@@ -72,4 +72,10 @@ fn examples_of_the_file_kinds_work() {
         assert!(bench.converge(&task).unwrap().is_some(), "{kind} changed nothing");
         assert_eq!(bench.plan(&task).unwrap(), None, "{kind}");
     }
+    Made::clear();
+    for kind in ["directory", "logs"] {
+        let task = planned(&bench, schema(kind).unwrap().example);
+        assert!(bench.converge(&task).unwrap().is_some(), "{kind} changed nothing");
+        assert_eq!(bench.plan(&task).unwrap(), None, "{kind}");
+    }
 }

@@ -338,3 +338,110 @@ fn names_that_are_swapped_at_full_speed_lead_nowhere() {
         }
     }
 }
+
+/// A playbook that declares folders of logs, its host's state, and its watcher.
+struct Declared {
+    dir: tempfile::TempDir,
+    watcher: Option<std::process::Child>,
+}
+
+impl Declared {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("weblogs")).unwrap();
+        written(&dir.path().join("weblogs"), 60);
+        Self { dir, watcher: None }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// Runs fanli with this host's state: what it says, and its exit code.
+    fn fanli(&self, arguments: &[&str]) -> (String, Option<i32>) {
+        let done = Command::new(fanli()).args(arguments).args(["--state-dir", &self.path("state")]).output().unwrap();
+        let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        println!("{arguments:?}: {said}");
+        (said, done.status.code())
+    }
+
+    fn play(&self, folder: &str, limits: &str) -> (String, Option<i32>) {
+        let text = format!(
+            "hosts here {{ host \"localhost\" {{ connection = local }} }}\nplay \"logs\" on hosts.here {{\n  logs \"{}\" {{ {limits} }}\n}}\n",
+            self.path(folder)
+        );
+        fs::write(self.path("play.fp"), text).unwrap();
+        self.fanli(&["play", &self.path("play.fp")])
+    }
+
+    #[track_caller]
+    fn plays(&self, limits: &str) -> String {
+        let (said, code) = self.play("weblogs", limits);
+        assert_eq!(code, Some(0), "{said}");
+        said
+    }
+
+    fn watch(&mut self) {
+        let mut watcher = Command::new(fanli());
+        watcher.args(["watch", "--state-dir", &self.path("state")]);
+        self.watcher = Some(watcher.stdout(fs::File::create(self.path("watch.log")).unwrap()).spawn().unwrap());
+    }
+
+    fn files(&self) -> usize {
+        paths(&self.dir.path().join("weblogs"))
+            .iter()
+            .filter(|path| path.extension().is_some_and(|end| end != "seal"))
+            .count()
+    }
+}
+
+impl Drop for Declared {
+    fn drop(&mut self) {
+        if let Some(watcher) = &mut self.watcher {
+            let _ = watcher.kill();
+            let _ = watcher.wait();
+        }
+    }
+}
+
+#[test]
+fn the_watcher_keeps_what_is_declared() {
+    let mut place = Declared::new();
+    let before = place.files();
+    assert!(place.plays("pack = zstd  pack_after = 3h  count = 4").contains("count 4"));
+    assert!(place.plays("pack = zstd  pack_after = 3h  count = 4").contains("nothing to do"));
+    let (plan, code) = place.fanli(&["logs", "plan"]);
+    assert_eq!((code, place.files()), (Some(0), before), "{plan}");
+    assert!(plan.contains("would remove") && plan.contains("4 files stay"), "{plan}");
+
+    place.watch();
+    until("it is done", || place.files() == 4);
+    let log = || fs::read_to_string(place.path("watch.log")).unwrap();
+    until("it is told", || log().contains(&format!("logs: {} files removed", before - 4)));
+    assert!(log().contains("2 files compressed"), "{}", log());
+    assert_eq!(held(&place.dir.path().join("weblogs")).len(), 4);
+    until("status tells it", || place.fanli(&["status"]).0.contains("logs        1 folder, 4 files"));
+
+    // A change is done right away.
+    assert!(place.plays("count = 2").contains("4 -> 2"));
+    until("it is done", || place.files() == 2);
+
+    // What is wrong is told, and stays so.
+    let (said, code) = place.play("weblogs/www", "count = 2");
+    assert!(code == Some(4) && said.contains("overlap"), "{said}");
+    let (said, code) = place.play("nowhere", "count = 2");
+    assert!(code == Some(4) && said.contains("there is no directory"), "{said}");
+    let (said, code) = place.play("weblogs", "pack_after = 2h");
+    assert!(code == Some(2) && said.contains("nothing is to be done"), "{said}");
+    fs::rename(place.path("weblogs"), place.path("away")).unwrap();
+    fs::create_dir(place.path("weblogs")).unwrap();
+    place.plays("count = 1");
+    fs::remove_dir(place.path("weblogs")).unwrap();
+    let (said, code) = place.fanli(&["logs", "keep"]);
+    assert!(code == Some(4) && said.contains("weblogs: there is no directory"), "{said}");
+
+    place.plays("state = absent");
+    let (said, code) = place.fanli(&["logs", "keep"]);
+    assert!(code == Some(1) && said.contains("no `logs` task has declared one"), "{said}");
+    assert_eq!(paths(&place.dir.path().join("away")).len(), 5, "two files, their seals, and the link");
+}

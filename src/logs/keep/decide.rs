@@ -12,7 +12,7 @@ use crate::value::{show_duration, show_size};
 use crate::visible::count;
 
 /// What is kept, and how. Without a limit everything is.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// How closed segments are compressed, and how long after the end of their period.
     pub pack: Option<(Codec, Duration)>,

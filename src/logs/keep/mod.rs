@@ -57,13 +57,18 @@ pub struct Stays {
     pub bytes: u64,
 }
 
-/// Does what the policy says in all folders, or tells what would be done. `say` hears each thing when it is done.
-///
-/// # Errors
-/// A folder cannot be looked at: nothing is done in any then.
-pub fn keep(folders: &[PathBuf], policy: &Policy, check: bool, mut say: impl FnMut(Said)) -> Result<Stays, Failure> {
+/// Does what the policy says in all folders, or tells what would be done. `say` hears each thing when it is done, and of folders that
+/// cannot be looked at.
+pub fn keep(folders: &[PathBuf], policy: &Policy, check: bool, mut say: impl FnMut(Said)) -> Stays {
     let now = Timestamp::now().as_second();
-    let folders: Vec<Folder> = folders.iter().map(|path| Folder::look(path, now)).collect::<Result<_, _>>()?;
+    let look = |path: &PathBuf| match Folder::look(path, now) {
+        Ok(folder) => Some(folder),
+        Err(failure) => {
+            say(Said { path: path.clone(), what: What::Failed(failure) });
+            None
+        }
+    };
+    let folders: Vec<Folder> = folders.iter().filter_map(look).collect();
     let shelves: Vec<Shelf> = folders.iter().map(|folder| folder.shelf.clone()).collect();
     let mut stays = Stays {
         segments: shelves.iter().map(|shelf| shelf.pieces.len()).sum(),
@@ -97,7 +102,7 @@ pub fn keep(folders: &[PathBuf], policy: &Policy, check: bool, mut say: impl FnM
         };
         say(Said { path, what });
     }
-    Ok(stays)
+    stays
 }
 
 impl Folder {
