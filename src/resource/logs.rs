@@ -95,9 +95,9 @@ pub fn declared(probe: &Probe) -> Result<Vec<Result<Logs, Failure>>, Failure> {
     let place = folder(probe.state_dir());
     let names = probe.list(&place)?.unwrap_or_default();
     // Half-written ones have a temporary name.
-    let whole =
-        names.iter().filter_map(|name| name.to_str()).filter(|name| !name.starts_with('.') && name.ends_with(".json"));
-    Ok(whole.filter_map(|name| read(probe, &place.join(name)).transpose()).collect())
+    let whole = |name: &&str| name.strip_suffix(".json").is_some_and(|hash| !hash.starts_with('.'));
+    let records = names.iter().filter_map(|name| name.to_str()).filter(whole);
+    Ok(records.filter_map(|name| read(probe, &place.join(name)).transpose()).collect())
 }
 
 fn read(probe: &Probe, path: &Path) -> Result<Option<Logs>, Failure> {
@@ -105,7 +105,7 @@ fn read(probe: &Probe, path: &Path) -> Result<Option<Logs>, Failure> {
     let damaged = || format!("{} is damaged", path.display());
     let record: Record = serde_json::from_str(&text).with_context(damaged)?;
     let logs = Logs::from_args(record.args)
-        .map_err(|errors| errors.into_iter().fold(Failure::new(damaged()), |failure, error| failure.because(error)));
+        .map_err(|errors| errors.into_iter().fold(Failure::new(damaged()), Failure::because));
     logs.map(Some).map_err(|failure| failure.hint("remove it: the next play writes it again"))
 }
 
