@@ -152,7 +152,7 @@ fn read_all(input: Input<'_>, periods: &mut Periods, spool: &Spool) -> Result<()
             return Ok(());
         }
         let end = filled + came;
-        let whole = buffer.get(..end).and_then(|bytes| bytes.iter().rposition(|byte| *byte == b'\n'));
+        let whole = buffer.get(..end).and_then(|bytes| memchr::memrchr(b'\n', bytes));
         let whole = whole.map_or(if end == READ { READ } else { 0 }, |last| last + 1);
         if let Some(lines) = buffer.get(..whole).filter(|lines| !lines.is_empty()) {
             spool.push(lines, period);
@@ -274,7 +274,7 @@ impl Writer {
         let till_next = if segment.period == *period && self.orders.size.is_none() {
             bytes.len()
         } else {
-            bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1)
+            memchr::memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1)
         };
         segment.append(bytes.get(..till_next).unwrap_or(bytes))
     }

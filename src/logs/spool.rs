@@ -187,7 +187,7 @@ impl Inner {
             bytes.len()
         } else {
             // Whole lines only.
-            bytes.get(..room).and_then(|bytes| bytes.iter().rposition(|byte| *byte == b'\n')).map_or(0, |last| last + 1)
+            bytes.get(..room).and_then(|bytes| memchr::memrchr(b'\n', bytes)).map_or(0, |last| last + 1)
         };
         let (kept, left_out) = bytes.split_at(fits);
         if !kept.is_empty() {
@@ -215,7 +215,7 @@ impl Inner {
 
 /// Where the first line of some bytes ends.
 fn line_end(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1)
+    memchr::memchr(b'\n', bytes).map(|at| at + 1)
 }
 
 fn length(bytes: &[u8]) -> u64 {
