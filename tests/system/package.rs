@@ -173,7 +173,7 @@ fn installed_pinned_removed_purged() {
         assert_eq!(failure.to_string(), "`fanli-t` would have to change, and may not: held by `apt-mark hold`");
         assert!(failure.hint.as_ref().unwrap().contains("`apt-mark unhold fanli-t`"), "{failure:?}");
     }
-    assert_eq!((copy.sh("apt-mark showhold"), version()), ("fanli-t".to_owned(), "1.1".to_owned()));
+    assert_eq!((copy.sh("apt-mark showhold fanli-t"), version()), ("fanli-t".to_owned(), "1.1".to_owned()));
     copy.sh("apt-mark unhold fanli-t > /dev/null; dpkg --purge fanli-newer fanli-extra fanli-epoch > /dev/null");
 
     let failure = drive.one(&away(&["fanli-t"]));
