@@ -41,7 +41,7 @@ const HOMES: [(&str, &[&str]); 13] = [
     ("notify", &["system"]),
     ("roxmltree", &["system"]),
     ("indicatif", &["report"]),
-    ("jiff", &["logs", "cli"]),
+    ("jiff", &["calendar", "logs", "cli"]),
 ];
 
 /// What a reporter may use.
