@@ -11,6 +11,7 @@ pub mod pipe;
 mod segment;
 mod seal;
 pub mod spool;
+mod tally;
 pub mod template;
 
 use rustix::io::Errno;

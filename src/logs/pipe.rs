@@ -240,15 +240,15 @@ impl Writer {
 
     fn try_to_write(&mut self, bytes: &[u8], period: &Period) -> Result<usize, Errno> {
         if let Some(gone) = self.segment.take_if(|segment| segment.is_removed()) {
-            let lines = count(usize::try_from(gone.lines).unwrap_or(usize::MAX), "line");
+            let lines = count(usize::try_from(gone.tally.lines).unwrap_or(usize::MAX), "line");
             say(&self.path_of(&gone), &format!("was removed by another program, with {lines}"));
         }
         if let Some(segment) = &self.segment
-            && segment.at_line_end
+            && segment.tally.at_line_end
         {
             if segment.period != *period {
                 self.seal(Why::Period);
-            } else if self.orders.size.is_some_and(|most| segment.bytes >= most) {
+            } else if self.orders.size.is_some_and(|most| segment.tally.bytes >= most) {
                 self.seal(Why::Size);
             }
         }

@@ -6,19 +6,17 @@ use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use jiff::Timestamp;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, flock, fstat, fsync, mkdirat, openat, renameat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
 use super::of_io;
 use super::period::Period;
-use super::seal::{self, Closed, Seal, Why};
+use super::seal::{self, Seal, Why};
 use super::spool::Dropped;
+use super::tally::Tally;
 use crate::system::random::random_bytes;
-use crate::value::Digest;
 
 /// How an ID looks: lower case letters and digits that are not mistaken for each other.
 const ALPHABET: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
@@ -41,11 +39,7 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     file: File,
     pub(super) period: Period,
-    hash: Sha256,
-    pub(super) lines: u64,
-    pub(super) bytes: u64,
-    /// The last byte ended a line, or there is none yet.
-    pub(super) at_line_end: bool,
+    pub(super) tally: Tally,
 }
 
 impl Segment {
@@ -62,16 +56,7 @@ impl Segment {
         })?;
         // Held by the keeper, which has taken it for one that was left: another one is begun.
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self {
-            dir,
-            path: path.to_owned(),
-            file: File::from(file),
-            period,
-            hash: Sha256::new(),
-            lines: 0,
-            bytes: 0,
-            at_line_end: true,
-        })
+        Ok(Self { dir, path: path.to_owned(), file: File::from(file), period, tally: Tally::new() })
     }
 
     /// Whether its name is gone, and what is written into it goes with the last descriptor.
@@ -88,29 +73,14 @@ impl Segment {
                 Err(error) => return Err(of_io(&error)),
             }
         };
-        let written = bytes.get(..wrote).unwrap_or_default();
-        self.hash.update(written);
-        let ends = memchr::memchr_iter(b'\n', written).count();
-        self.lines += u64::try_from(ends).unwrap_or(0);
-        self.bytes += u64::try_from(wrote).unwrap_or(0);
-        if let Some(last) = written.last() {
-            self.at_line_end = *last == b'\n';
-        }
+        self.tally.add(bytes.get(..wrote).unwrap_or_default());
         Ok(wrote)
     }
 
     /// Makes it durable, and writes down what it holds.
     pub(super) fn seal(&self, why: Why, dropped: Dropped) -> Result<(), Errno> {
         fsync(&self.file)?;
-        let closed = Closed {
-            sealed: Timestamp::now(),
-            why,
-            lines: self.lines + u64::from(!self.at_line_end),
-            bytes: self.bytes,
-            sha256: Digest(self.hash.clone().finalize().into()).to_string(),
-            dropped_lines: dropped.lines,
-            dropped_bytes: dropped.bytes,
-        };
+        let closed = self.tally.closed(why, dropped);
         Seal { closed: Some(closed), ..Seal::open(&self.period) }.replace(&self.dir, name_of(&self.path)?)
     }
 }

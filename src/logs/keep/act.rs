@@ -10,13 +10,13 @@ use rustix::fs::{
     fstat, fsync, futimens, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
-use sha2::{Digest as _, Sha256};
 
 use super::codec::Codec;
 use super::scan::Segment;
 use crate::failure::{Context as _, Failure};
-use crate::logs::seal::{self, Closed, Seal, Why};
-use crate::value::Digest;
+use crate::logs::seal::{self, Seal, Why};
+use crate::logs::spool::Dropped;
+use crate::logs::tally::Tally;
 
 /// Removes a segment: its file first, as a seal of nothing is found and removed later.
 pub(super) fn remove(dir: &OwnedFd, segment: &Segment) -> Result<(), Failure> {
@@ -45,15 +45,7 @@ pub(super) fn close(dir: &OwnedFd, segment: &Segment) -> Result<(), Failure> {
     fsync(&file).with_context(failed)?;
     let changed = Timestamp::from_second(stat.st_mtime).unwrap_or_default();
     let (begin, end) = Seal::read(dir, &segment.name).map_or((changed, changed), |seal| (seal.begin, seal.end));
-    let closed = Closed {
-        sealed: Timestamp::now(),
-        why: Why::Left,
-        lines: counted.lines + u64::from(!counted.at_line_end),
-        bytes: counted.bytes,
-        sha256: counted.hash(),
-        dropped_lines: 0,
-        dropped_bytes: 0,
-    };
+    let closed = counted.tally.closed(Why::Left, Dropped::default());
     Seal { begin, end, closed: Some(closed) }.replace(dir, &segment.name).with_context(failed)
 }
 
@@ -71,9 +63,9 @@ pub(super) fn pack(dir: &OwnedFd, segment: &Segment, codec: Codec) -> Result<(u6
     let to = File::from(openat(dir, &fresh, flags, Mode::from_raw_mode(0o600)).with_context(failed)?);
     let mut counted = Counted::new(&file);
     let done = codec.pack(&mut counted, to).with_context(failed).and_then(|to| {
-        if counted.bytes != closed.bytes || counted.hash() != closed.sha256 {
+        if counted.tally.bytes != closed.bytes || counted.tally.sha256() != closed.sha256 {
             return Err(Failure::new(format!("{name} is not as its seal says, and is left as it is"))
-                .because(format!("it has {} bytes, its seal says {}", counted.bytes, closed.bytes))
+                .because(format!("it has {} bytes, its seal says {}", counted.tally.bytes, closed.bytes))
                 .hint("something has changed it after it was closed"));
         }
         like(&to, &stat).with_context(failed)?;
@@ -87,7 +79,7 @@ pub(super) fn pack(dir: &OwnedFd, segment: &Segment, codec: Codec) -> Result<(u6
     }
     let length = done?;
     unlink(dir, name)?;
-    Ok((counted.bytes, length))
+    Ok((counted.tally.bytes, length))
 }
 
 /// Owner, permissions and times of what it was made from.
@@ -124,32 +116,19 @@ fn open(dir: &OwnedFd, name: &str) -> Result<(File, Stat), Failure> {
 /// Reads, and counts what it has read.
 struct Counted<'a> {
     file: &'a File,
-    hash: Sha256,
-    bytes: u64,
-    lines: u64,
-    at_line_end: bool,
+    tally: Tally,
 }
 
 impl<'a> Counted<'a> {
     fn new(file: &'a File) -> Self {
-        Self { file, hash: Sha256::new(), bytes: 0, lines: 0, at_line_end: true }
-    }
-
-    fn hash(&self) -> String {
-        Digest(self.hash.clone().finalize().into()).to_string()
+        Self { file, tally: Tally::new() }
     }
 }
 
 impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let came = self.file.read(buffer)?;
-        let bytes = buffer.get(..came).unwrap_or_default();
-        self.hash.update(bytes);
-        self.bytes += u64::try_from(came).unwrap_or(0);
-        self.lines += u64::try_from(memchr::memchr_iter(b'\n', bytes).count()).unwrap_or(0);
-        if let Some(last) = bytes.last() {
-            self.at_line_end = *last == b'\n';
-        }
+        self.tally.add(buffer.get(..came).unwrap_or_default());
         Ok(came)
     }
 }

@@ -3,6 +3,7 @@
 //! Within a folder the oldest goes first. Where a disk is short of room it is the folder that holds most that gives: one node that floods
 //! its logs takes nothing from the others.
 
+use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -74,8 +75,8 @@ pub(super) enum Deed {
 pub(super) type Todo = (usize, usize, Deed);
 
 /// Decides for all folders at once. What gives room comes first.
-pub(super) fn decide(shelves: &[Shelf], policy: &Policy, now: i64) -> Vec<Todo> {
-    let mut views: Vec<View> = shelves.iter().map(View::new).collect();
+pub(super) fn decide(shelves: &[impl Borrow<Shelf>], policy: &Policy, now: i64) -> Vec<Todo> {
+    let mut views: Vec<View> = shelves.iter().map(|shelf| View::new(shelf.borrow())).collect();
     for view in &mut views {
         view.by_age(policy.age, now);
         view.by_count(policy.count);

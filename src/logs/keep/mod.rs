@@ -20,7 +20,7 @@ use jiff::Timestamp;
 pub use codec::Codec;
 pub use decide::Policy;
 use decide::{Deed, Shelf, decide};
-use scan::Folder;
+use scan::{Folder, Segment};
 
 use crate::failure::{Context as _, Failure};
 
@@ -69,7 +69,7 @@ pub fn keep(folders: &[PathBuf], policy: &Policy, check: bool, mut say: impl FnM
         }
     };
     let folders: Vec<Folder> = folders.iter().filter_map(look).collect();
-    let shelves: Vec<Shelf> = folders.iter().map(|folder| folder.shelf.clone()).collect();
+    let shelves: Vec<&Shelf> = folders.iter().map(|folder| &folder.shelf).collect();
     let mut stays = Stays {
         segments: shelves.iter().map(|shelf| shelf.pieces.len()).sum(),
         bytes: shelves.iter().flat_map(|shelf| &shelf.pieces).map(|piece| piece.bytes).sum(),
@@ -81,10 +81,10 @@ pub fn keep(folders: &[PathBuf], policy: &Policy, check: bool, mut say: impl FnM
         }
     }
     for (folder, number, deed) in decide(&shelves, policy, now) {
-        let Some((folder, shelf)) = folders.get(folder).zip(shelves.get(folder)) else { continue };
-        let Some((segment, piece)) = folder.segments.get(number).zip(shelf.pieces.get(number)) else { continue };
+        let Some(folder) = folders.get(folder) else { continue };
+        let Some((segment, piece)) = folder.segments.get(number).zip(folder.shelf.pieces.get(number)) else { continue };
         let path = folder.path_of(segment.dir, &segment.name);
-        let done = if check { Ok(None) } else { carry_out(folder, number, &deed) };
+        let done = if check { Ok(None) } else { carry_out(folder, segment, &deed) };
         let what = match (done, deed) {
             (Err(failure), _) => What::Failed(failure),
             (Ok(_), Deed::Remove(why)) => {
@@ -116,8 +116,7 @@ fn clear(folder: &Folder, dir: usize, name: &str) -> Result<(), Failure> {
     act::unlink(&dir, name)
 }
 
-fn carry_out(folder: &Folder, number: usize, deed: &Deed) -> Result<Option<(u64, u64)>, Failure> {
-    let Some(segment) = folder.segments.get(number) else { return Ok(None) };
+fn carry_out(folder: &Folder, segment: &Segment, deed: &Deed) -> Result<Option<(u64, u64)>, Failure> {
     let dir = folder.open(segment.dir).with_context(|| format!("cannot open the directory of {}", segment.name))?;
     match deed {
         Deed::Remove(_) => act::remove(&dir, segment).map(|()| None),
