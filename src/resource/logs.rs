@@ -93,11 +93,8 @@ pub fn folder(state_dir: &Path) -> PathBuf {
 /// The folder of records cannot be read.
 pub fn declared(probe: &Probe) -> Result<Vec<Result<Logs, Failure>>, Failure> {
     let place = folder(probe.state_dir());
-    let names = probe.list(&place)?.unwrap_or_default();
-    // Half-written ones have a temporary name.
-    let whole = |name: &&str| name.strip_suffix(".json").is_some_and(|hash| !hash.starts_with('.'));
-    let records = names.iter().filter_map(|name| name.to_str()).filter(whole);
-    Ok(records.filter_map(|name| read(probe, &place.join(name)).transpose()).collect())
+    let names = probe.record_names(&place)?;
+    Ok(names.iter().filter_map(|name| read(probe, &place.join(name)).transpose()).collect())
 }
 
 fn read(probe: &Probe, path: &Path) -> Result<Option<Logs>, Failure> {

@@ -197,16 +197,6 @@ fn read(probe: &Probe, name: &str) -> Result<Option<Record>, Failure> {
         .map_err(|failure| failure.hint("remove it: it is written again"))
 }
 
-fn names(probe: &Probe) -> Result<Vec<String>, Failure> {
-    let names = probe.list(folder(probe))?.unwrap_or_default();
-    // Half-written ones have a temporary name.
-    let record = |name: &std::ffi::OsString| {
-        let whole = |name: &&str| name.strip_suffix(".json").is_some_and(|hash| !hash.starts_with('.'));
-        name.to_str().filter(whole).map(str::to_owned)
-    };
-    Ok(names.iter().filter_map(record).collect())
-}
-
 /// Every record of this host, by its name.
 #[derive(Debug, Default)]
 pub(super) struct Records {
@@ -230,7 +220,7 @@ impl Records {
 pub(super) fn records(probe: &Probe) -> Result<Arc<Records>, Failure> {
     probe.of_folder(&folder(probe), || {
         let mut found = Records::default();
-        for name in names(probe)? {
+        for name in probe.record_names(folder(probe))? {
             let Some(record) = read(probe, &name)? else { continue };
             found.by_address.entry(record.address).or_default().push(found.all.len());
             found.all.push((name, record));
@@ -248,7 +238,7 @@ pub type Named = (String, Result<Recorded, Failure>);
 /// The folder of records cannot be read.
 pub fn all_recorded(probe: &Probe) -> Result<Vec<Named>, Failure> {
     let mut found = Vec::new();
-    for name in names(probe)? {
+    for name in probe.record_names(folder(probe))? {
         let recorded = match read(probe, &name) {
             // It went away meanwhile.
             Ok(None) => continue,

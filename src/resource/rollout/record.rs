@@ -219,17 +219,14 @@ pub type NamedRecord = (String, Result<Record, Failure>);
 pub fn all_records(probe: &Probe) -> Result<Vec<NamedRecord>, Failure> {
     let folder = folder(probe.state_dir());
     let mut found = Vec::new();
-    for name in probe.list(&folder)?.unwrap_or_default() {
-        // Half-written ones have a temporary name.
-        let whole = |name: &&str| name.strip_suffix(".json").is_some_and(|hash| !hash.starts_with('.'));
-        let Some(name) = name.to_str().filter(whole) else { continue };
-        let path = folder.join(name);
+    for name in probe.record_names(&folder)? {
+        let path = folder.join(&name);
         let record = match probe.read(&path, MOST_RECORD) {
             Ok(None) => continue,
             Ok(Some(bytes)) => parse(&bytes, &path.display().to_string()),
             Err(failure) => Err(failure),
         };
-        found.push((name.to_owned(), record));
+        found.push((name, record));
     }
     Ok(found)
 }

@@ -134,6 +134,13 @@ impl Probe {
         }
     }
 
+    /// The names of the records in one of fanli's own folders, sorted: `NAME.json`. Half-written ones have a temporary name.
+    pub fn record_names(&self, folder: impl AsRef<Path>) -> Result<Vec<String>, Failure> {
+        let whole = |name: &&str| name.strip_suffix(".json").is_some_and(|stem| !stem.starts_with('.'));
+        let names = self.list(folder)?.unwrap_or_default();
+        Ok(names.iter().filter_map(|name| name.to_str()).filter(whole).map(str::to_owned).collect())
+    }
+
     /// The path without any links, as the kernel knows it; `None` when nothing stands there.
     pub fn canonical(&self, path: impl AsRef<Path>) -> Result<Option<PathBuf>, Failure> {
         let path = path.as_ref();

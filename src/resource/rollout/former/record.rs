@@ -145,10 +145,8 @@ pub type NamedFormer = (String, Result<FormerRecord, Failure>);
 /// The folder cannot be read.
 pub fn former_records(probe: &Probe) -> Result<Vec<NamedFormer>, Failure> {
     let mut found = Vec::new();
-    for name in probe.list(containers(probe))?.unwrap_or_default() {
-        // Half-written ones have a temporary name.
-        let name = name.to_str().and_then(|name| name.strip_suffix(".json")).filter(|name| !name.starts_with('.'));
-        let Some(name) = name else { continue };
+    for name in probe.record_names(containers(probe))? {
+        let Some(name) = name.strip_suffix(".json") else { continue };
         let record = FormerRecord::read(probe, name);
         found.extend(record.transpose().map(|record| (name.to_owned(), record)));
     }
