@@ -3,6 +3,8 @@
 use super::expand::Expander;
 use super::model::{Arg, Step};
 use crate::playbook::model::StepDef;
+use crate::resource::Param as _;
+use crate::resource::attach::Mode;
 use crate::syntax::ast::{Expr, ExprKind};
 use crate::value::Value;
 
@@ -44,9 +46,9 @@ impl<'p> Expander<'_, '_, 'p> {
     }
 }
 
-/// Whether Docker makes what a mode attaches, and takes it away with the container.
+/// Whether there is nothing to take away once the container is gone.
 fn comes_with_the_container(mode: &Arg) -> bool {
-    ["nat", "host", "docker"].map(Value::from).map(Arg::Ready).contains(mode)
+    matches!(mode, Arg::Ready(word) if Mode::read(word.clone()).is_ok_and(Mode::comes_with_the_container))
 }
 
 /// Whether a task says `state = absent`.

@@ -14,10 +14,17 @@ use crate::value::{Map, Value};
 /// The field that tells of what an earlier declaration plugged.
 const LEFTOVER: &str = "leftover";
 
+impl Mode {
+    /// Whether Docker makes what it attaches, and takes it away with the container.
+    pub fn comes_with_the_container(self) -> bool {
+        matches!(self, Self::Nat | Self::Host | Self::Docker)
+    }
+}
+
 impl Attach {
     /// Whether the network comes with the container.
     pub(super) fn by_docker(&self) -> bool {
-        matches!(self.mode, Mode::Nat | Mode::Host | Mode::Docker)
+        self.mode.comes_with_the_container()
     }
 
     /// The host's port, when there is one.

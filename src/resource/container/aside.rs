@@ -52,18 +52,19 @@ impl Note {
             .map_err(|failure| failure.hint(format!("remove it once `docker ps -a` shows {name} as it should be")))
     }
 
-    /// Writes down what is about to be moved aside. An earlier note about the same container stays: what is plugged now may be the
-    /// successor's.
-    pub(super) fn write(old: &Found, name: &str, running: bool, hands: &Actuator) -> Result<(), Failure> {
-        if Self::read(name, hands)?.is_some_and(|note| note.id == old.id) {
-            return Ok(());
+    /// Writes down what is about to be moved aside, and returns the note. An earlier one about the same container stays: what is plugged
+    /// now may be the successor's.
+    pub(super) fn write(old: &Found, name: &str, running: bool, hands: &Actuator) -> Result<Self, Failure> {
+        if let Some(known) = Self::read(name, hands)?.filter(|note| note.id == old.id) {
+            return Ok(known);
         }
         let restart = Some(old.restart.clone()).filter(|policy| policy == ALWAYS);
         let note = Self { id: old.id.clone(), running, restart, attachments: Earlier::of(name, hands)? };
         let text = serde_json::to_vec_pretty(&note).context("cannot write the note about a container")?;
         let path = path(name, hands);
         hands.own_dirs([hands.state_dir(), path.parent().unwrap_or(hands.state_dir())])?;
-        hands.replace(&path, &text, Attrs::mode(0o600))
+        hands.replace(&path, &text, Attrs::mode(0o600))?;
+        Ok(note)
     }
 
     /// Gives the old container the restart policy back that [`moved`] has taken off.

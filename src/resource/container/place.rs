@@ -75,10 +75,7 @@ impl Place<'_> {
             return Ok(Some(found));
         }
         let Some(old) = aside(self.name, docker, hands).await? else { return Ok(None) };
-        Note::write(&old, self.name, self.run, hands)?;
-        if let Some(note) = Note::read(self.name, hands)? {
-            note.restore_restart(&old, docker).await?;
-        }
+        Note::write(&old, self.name, self.run, hands)?.restore_restart(&old, docker).await?;
         docker.rename(&old.id, self.name).await?;
         docker.container(self.name).await
     }
