@@ -1,4 +1,4 @@
-//! `fanli logs`: keeps what `fanli log-pipe` has written.
+//! `fanli logs`: keeps what `fanli log-pipe` has written, and stores copies of it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,13 +9,18 @@ use clap::Subcommand;
 use super::log_pipe::size;
 use super::{complain, exit, failed, play, print};
 use crate::failure::Failure;
-use crate::logs::keep::{Codec, Policy, Said, Stays, What, keep};
+use crate::logs::codec::Codec;
+use crate::logs::keep::{Stays, keep};
+use crate::logs::policy::{Place, Policy, Shipping, Unshipped};
+use crate::logs::said::{Removed, Said, What};
+use crate::logs::ship::{Waiting, ship};
+use crate::logs::target::Target;
 use crate::report::harmless;
 use crate::resource::logs::{Logs, declared, grouped};
 use crate::visible::{count, rough_size};
 use crate::watch::probe;
 
-/// Compress and remove what `fanli log-pipe` has written
+/// Compress, copy and remove what `fanli log-pipe` has written
 #[derive(clap::Args, Debug)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(super) struct Args {
@@ -25,15 +30,16 @@ pub(super) struct Args {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Compress and remove files as the limits say, and close those of killed writers
+    /// Compress and remove files as the limits say, close those of killed writers, and store copies
     #[command(after_help = "Examples:
   fanli logs keep --age 30d --pack zstd /data/weblogs/*
   fanli logs keep --size 20GiB --floor 5GiB /data/weblogs/*      the oldest go first
+  fanli logs keep --ship rsync://store/logs/web1 --age 30d /data/weblogs   none goes without a copy
   7 * * * * root fanli logs keep --age 90d --pack gzip /var/log/shop   in /etc/cron.d
 
 Only files with a seal are touched, and none that is being written. Within a folder the oldest goes
-first; where a disk is short of room, the folder that holds most gives. It can be killed
-at any moment.
+first; where a disk is short of room, the folder that holds most gives. Copies are compared with
+the files before they count. It can be killed at any moment.
 Exit codes: 0 all is done; 1 no folder is known; 2 bad input; 4 something could not be done.")]
     Keep(Limits),
     /// Tell what `keep` would do, and why
@@ -75,6 +81,22 @@ struct Limits {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     floor: Option<u64>,
 
+    #[arg(long, value_name = "TARGET", value_parser = target)]
+    #[arg(help = "Store copies: a directory, rsync://HOST/MODULE/PATH, or USER@HOST:/PATH over ssh")]
+    ship: Option<Target>,
+
+    /// The private key for ssh, or the file with the password for an rsync daemon
+    #[arg(long, value_name = "FILE", requires = "ship")]
+    ship_key: Option<PathBuf>,
+
+    /// The most that is sent in a second
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "ship")]
+    ship_rate: Option<u64>,
+
+    /// Files without a copy stay, or go when a limit says so and all with a copy have gone
+    #[arg(long, value_name = "WHAT", default_value = "keep", requires = "ship")]
+    unshipped: Fate,
+
     /// Another state folder than /var/lib/fanli
     #[arg(long, hide = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
@@ -95,12 +117,26 @@ impl Limits {
         }
     }
 
+    fn shipping(&self) -> Option<Shipping> {
+        let unshipped = match self.unshipped {
+            Fate::Keep => Unshipped::Keep,
+            Fate::Drop => Unshipped::Drop,
+        };
+        let to = self.ship.clone()?;
+        Some(Shipping { to, key: self.ship_key.clone(), rate: self.ship_rate, unshipped })
+    }
+
+    fn state_dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(crate::remote::helper::default_state_dir)
+    }
+
     /// What is to be kept, and how: as this command line says, or as this host's `logs` tasks do.
-    fn groups(&self) -> Result<Vec<(Policy, Vec<PathBuf>)>, Failure> {
+    fn groups(&self) -> Result<Vec<(Policy, Vec<Place>)>, Failure> {
         if !self.folders.is_empty() {
-            return Ok(vec![(self.policy(), self.folders.clone())]);
+            let place = |path: &PathBuf| Place { path: path.clone(), ship: self.shipping() };
+            return Ok(vec![(self.policy(), self.folders.iter().map(place).collect())]);
         }
-        let probe = probe(self.state_dir.clone().unwrap_or_else(crate::remote::helper::default_state_dir));
+        let probe = probe(self.state_dir());
         let declared: Vec<Logs> = declared(&probe)?.into_iter().collect::<Result<_, _>>()?;
         if declared.is_empty() {
             return Err(Failure::new("no folder is given, and no `logs` task has declared one on this host"));
@@ -115,17 +151,31 @@ enum Way {
     Zstd,
 }
 
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Fate {
+    Keep,
+    Drop,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    text.parse()
+}
+
 pub(super) fn run(args: &Args) -> ExitCode {
     let (limits, check) = match &args.command {
         Command::Keep(limits) => (limits, false),
         Command::Plan(limits) => (limits, true),
     };
-    if limits.folders.is_empty() && limits.policy() != Policy::default() {
+    if limits.folders.is_empty() && (limits.policy() != Policy::default() || limits.ship.is_some()) {
         complain("error: limits go with folders; without one, those of this host's `logs` tasks count");
         return exit::BAD_INPUT.into();
     }
     if let Some(odd) = limits.folders.iter().find(|folder| !folder.is_absolute()) {
         complain(&format!("error: `{}` is not an absolute path", odd.display()));
+        return exit::BAD_INPUT.into();
+    }
+    if let Some(Err((name, why))) = limits.shipping().map(|ship| ship.check()) {
+        complain(&format!("error: --{} {why}", name.replace('_', "-")));
         return exit::BAD_INPUT.into();
     }
     let groups = match limits.groups() {
@@ -141,12 +191,17 @@ pub(super) fn run(args: &Args) -> ExitCode {
         let [what, path, more] = shown(&said, check);
         print(&format!("{}\n", harmless(&format!("{what:12}  {path}{more}"))));
     };
-    let mut stays = Stays::default();
-    for (policy, folders) in groups {
-        let kept = keep(&folders, &policy, check, &mut say);
+    let (mut stays, mut waits, state_dir) = (Stays::default(), Waiting::default(), limits.state_dir());
+    for (policy, places) in groups {
+        let kept = keep(&places, &policy, &state_dir, check, &mut say);
+        let waiting = ship(&places, &policy, &state_dir, check, &mut say);
         stays = Stays { segments: stays.segments + kept.segments, bytes: stays.bytes + kept.bytes };
+        waits = Waiting { segments: waits.segments + waiting.segments, bytes: waits.bytes + waiting.bytes, ..waits };
     }
     print(&format!("{} stay, {} on the disk\n", count(stays.segments, "file"), rough_size(stays.bytes)));
+    if waits.segments > 0 {
+        print(&format!("{} of them without a copy, {}\n", waits.segments, rough_size(waits.bytes)));
+    }
     if wrong == 0 { ExitCode::SUCCESS } else { exit::FAILED.into() }
 }
 
@@ -154,7 +209,11 @@ pub(super) fn run(args: &Args) -> ExitCode {
 fn shown(said: &Said, check: bool) -> [String; 3] {
     let word = |done: &str, would: &str| if check { format!("would {would}") } else { done.to_owned() };
     let (what, more) = match &said.what {
-        What::Removed(why, bytes) => (word("removed", "remove"), format!("{why}; {}", rough_size(*bytes))),
+        What::Removed(Removed { why, bytes, unshipped }) => {
+            let copy = if *unshipped { "; NO COPY of it is stored" } else { "" };
+            (word("removed", "remove"), format!("{why}; {}{copy}", rough_size(*bytes)))
+        }
+        What::Shipped(bytes) => (word("stored", "store"), format!("a copy of {}", rough_size(*bytes))),
         What::Closed => (word("closed", "close"), "its writer was killed".to_owned()),
         What::Packed(codec, None) => (word("compressed", "compress"), format!("{codec:?}").to_lowercase()),
         What::Packed(_, Some((before, after))) => {

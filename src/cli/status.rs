@@ -174,7 +174,20 @@ fn shown(watched: &Watched) -> String {
 fn logs_shown(kept: &Kept) -> String {
     let (folders, files) = (count_of(kept.folders, "folder"), count_of(kept.files, "file"));
     let mut text = format!("logs        {folders}, {files} ({}); {} UTC\n", rough_size(kept.bytes), utc(kept.at));
-    for trouble in &kept.trouble {
+    if let Some(shipped) = &kept.shipped {
+        let _ = match shipped.oldest {
+            None => writeln!(text, "copies      all are stored; {} UTC", utc(shipped.at)),
+            Some(oldest) => writeln!(
+                text,
+                "copies      {} ({}) to be stored, the oldest of {} UTC; {} UTC",
+                count_of(shipped.waiting, "file"),
+                rough_size(shipped.bytes),
+                utc(u64::try_from(oldest).unwrap_or(0)),
+                utc(shipped.at)
+            ),
+        };
+    }
+    for trouble in kept.all_trouble() {
         let _ = writeln!(text, "  wrong: {}", harmless(trouble.strip_prefix("logs: ").unwrap_or(trouble)));
     }
     text

@@ -3,15 +3,25 @@
 //! ```text
 //! a program -> its pipe, or a [fifo] -> [pipe]: reads, says which period -> [spool]: waits for the disk, within a bound -> [segment]: writes, seals
 //! ```
+//!
+//! What was written is looked at in its [folder], and [kept](keep) there as a [policy] says; copies are [shipped](ship) to a [target], and the
+//! [ledger] knows of each.
 
+pub mod codec;
 pub mod fifo;
+mod folder;
 pub mod keep;
+pub mod ledger;
 pub mod period;
 pub mod pipe;
+pub mod policy;
+pub mod said;
 mod segment;
 mod seal;
+pub mod ship;
 pub mod spool;
 mod tally;
+pub mod target;
 pub mod template;
 
 use rustix::io::Errno;

@@ -108,12 +108,18 @@ impl Seal {
     }
 
     fn put(&self, dir: &OwnedFd, name: &str) -> Result<File, Errno> {
-        let mut text = serde_json::to_vec(self).map_err(|_| Errno::INVAL)?;
-        text.push(b'\n');
+        let text = self.text()?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(dir, name, flags, MODE)?);
         file.write_all(&text).map_err(|error| of_io(&error))?;
         Ok(file)
+    }
+
+    /// Returns what stands in its file.
+    pub(super) fn text(&self) -> Result<Vec<u8>, Errno> {
+        let mut text = serde_json::to_vec(self).map_err(|_| Errno::INVAL)?;
+        text.push(b'\n');
+        Ok(text)
     }
 
     /// Returns what stands in a segment's seal; `None` where that cannot be read as one.

@@ -93,12 +93,13 @@ pub(super) fn point(folder: &OwnedFd, name: &str, segment: &Path) -> Result<(), 
     renameat(folder, &unfinished, folder, name)
 }
 
-fn name_of(path: &Path) -> Result<&str, Errno> {
+/// The last part of a path.
+pub(super) fn name_of(path: &Path) -> Result<&str, Errno> {
     path.file_name().and_then(OsStr::to_str).ok_or(Errno::INVAL)
 }
 
 /// The directory of a path below a folder; what is missing of it is made.
-fn parent(folder: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+pub(super) fn parent(folder: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     let mut dir = folder.as_fd().try_clone_to_owned().map_err(|error| of_io(&error))?;
     for part in path.parent().into_iter().flat_map(Path::components) {
         let Component::Normal(name) = part else { return Err(Errno::INVAL) };

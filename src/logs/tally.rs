@@ -1,5 +1,7 @@
 //! What is counted of a segment's content, by its writer and by the keeper: the same numbers, so that one can check the other's.
 
+use std::io::Read;
+
 use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
@@ -48,5 +50,25 @@ impl Tally {
             dropped_lines: dropped.lines,
             dropped_bytes: dropped.bytes,
         }
+    }
+}
+
+/// Reads, and counts what it has read.
+pub(super) struct Counted<R> {
+    from: R,
+    pub(super) tally: Tally,
+}
+
+impl<R: Read> Counted<R> {
+    pub(super) fn new(from: R) -> Self {
+        Self { from, tally: Tally::new() }
+    }
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let came = self.from.read(buffer)?;
+        self.tally.add(buffer.get(..came).unwrap_or_default());
+        Ok(came)
     }
 }

@@ -31,7 +31,7 @@ crate::kind! {
     }
     results {
         "running": "whether a watcher runs",
-        "watcher": "what it knows: `pid`, `version`, `started`, `docker` (why the daemon does not answer), and `attachments`: each has `container`, `network`, `interface`, `address`, `parent`, `condition` (`plugged`, `stopped`, `failed`, `unknown`), and where there is one `why`, `hint`, `done`, `done_at`; and where `logs` tasks have declared folders `logs`: `at`, `folders`, `files`, `bytes`, `trouble`",
+        "watcher": "what it knows: `pid`, `version`, `started`, `docker` (why the daemon does not answer), and `attachments`: each has `container`, `network`, `interface`, `address`, `parent`, `condition` (`plugged`, `stopped`, `failed`, `unknown`), and where there is one `why`, `hint`, `done`, `done_at`; and where `logs` tasks have declared folders `logs`: `at`, `folders`, `files`, `bytes`, `trouble`, and with `ship` also `shipped`: `at`, `waiting`, `bytes`, `oldest`, `trouble`",
         "rollout": "what the kind `slots` gives, where there are slots",
         "refreshers": "where a `fanli refresh` runs in a container: `seen`, each with `container`, `directory`, `loaded` (whether its program has what stands there), and when something is wrong `trouble`, `since`; `unseen` (why containers could not be looked at)",
     }
@@ -198,7 +198,7 @@ impl Watched {
     pub fn is_wrong(&self) -> bool {
         let failed = self.watcher.attachments.iter().any(|attachment| attachment.condition == Condition::Failed);
         let slots = self.rollout.slots.iter().any(SlotSeen::is_wrong);
-        let logs = self.watcher.logs.as_ref().is_some_and(|kept| !kept.trouble.is_empty());
+        let logs = self.watcher.logs.as_ref().is_some_and(|kept| kept.all_trouble().next().is_some());
         failed || slots || logs || self.refreshers.is_wrong() || (!self.running && !self.watcher.attachments.is_empty())
     }
 

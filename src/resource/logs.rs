@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::param::{HostPath, Presence, Size};
-use super::{ArgError, Declared as _, Observed, Resource};
+use super::param::{HostPath, Param, Presence, Size};
+use super::{ArgError, Declared as _, Observed, ParamType, Resource};
 use crate::change::{Change, Datum, Fields, State, Verb};
 use crate::failure::{Context as _, Failure};
-use crate::logs::keep::{Codec, Policy};
+use crate::logs::codec::Codec;
+use crate::logs::policy::{self, Place, Policy, Shipping};
+use crate::logs::target::Target;
 use crate::system::fs::{Attrs, EntryKind};
 use crate::system::{Actuator, Probe};
 use crate::value::{Digest, Map, Value};
@@ -26,12 +28,39 @@ crate::choice! {
     }
 }
 
+crate::choice! {
+    /// What a limit does to a file of which no copy is stored.
+    pub enum Unshipped {
+        /// It stays.
+        Keep = "keep",
+        /// It is removed, after all that are stored.
+        Drop = "drop",
+    }
+}
+
+impl Param for Target {
+    const TYPE: ParamType = ParamType::Str;
+    fn read(value: Value) -> Result<Self, String> {
+        let text = String::read(value)?;
+        text.parse().map_err(|why| format!("`{text}` {why}"))
+    }
+    fn show(&self) -> String {
+        format!("\"{self}\"")
+    }
+    fn value(&self) -> Value {
+        Value::Str(self.to_string())
+    }
+}
+
 crate::kind! {
-    /// Keeps the log files that `fanli log-pipe` writes into a folder: compresses them, and removes what is over a limit.
+    /// Keeps the log files that `fanli log-pipe` writes into a folder: compresses them, stores copies elsewhere, and removes what is over a limit.
     ///
     /// What is declared stays on the host, and the host's watcher does it: right after a change, and then every hour, without a run, without the
     /// controller and when the container is gone. `fanli logs plan` on the host tells what it would do now, `fanli status` what it could
     /// not do. Only files with a seal are touched, and none that is being written.
+    ///
+    /// With `ship` each file has a copy elsewhere once it is closed (and compressed, where `pack` is declared). A copy is compared with the file before it
+    /// counts, and no limit removes a file without one, unless `unshipped = drop`.
     ///
     /// Within a folder the oldest file goes first. Where a disk is short of room, the folder that holds most gives, among those that are
     /// declared with the same limits. docs/logs.md tells the rest.
@@ -50,6 +79,14 @@ crate::kind! {
         count: Option<i64>,
         /// What is to stay free on the disk.
         floor: Option<Size>,
+        /// Where copies are stored: a directory on another file system, `rsync://HOST/MODULE/PATH`, or `USER@HOST:/PATH` by rsync over ssh.
+        ship: Option<Target>,
+        /// The file on the host with the private key for ssh, or with the password for an rsync daemon.
+        ship_key: Option<HostPath>,
+        /// The most that is sent in a second.
+        ship_rate: Option<Size>,
+        /// What a limit does to files without a copy: `keep` by default.
+        unshipped: Option<Unshipped>,
         /// Whether it is to be done. `absent` leaves the files as they are.
         state: Presence = Presence::Present,
     }
@@ -57,7 +94,8 @@ crate::kind! {
 }
 
 /// The parameters that say what is done.
-const LIMITS: [&str; 6] = ["pack", "pack_after", "age", "size", "count", "floor"];
+const LIMITS: [&str; 10] =
+    ["pack", "pack_after", "age", "size", "count", "floor", "ship", "ship_key", "ship_rate", "unshipped"];
 
 /// The record of one folder.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,6 +118,33 @@ pub struct Kept {
     /// What could not be done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trouble: Vec<String>,
+    /// The copies, where a folder is declared with `ship`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shipped: Option<Shipped>,
+}
+
+/// What became of copies, when they were made last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shipped {
+    /// When: seconds since 1970.
+    pub at: u64,
+    /// How many files had no copy afterwards, and what they take on the disk.
+    pub waiting: usize,
+    /// See `waiting`.
+    pub bytes: u64,
+    /// The end of the period of the oldest of them: seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest: Option<i64>,
+    /// What could not be done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trouble: Vec<String>,
+}
+
+impl Kept {
+    /// Everything that could not be done.
+    pub fn all_trouble(&self) -> impl Iterator<Item = &String> {
+        self.trouble.iter().chain(self.shipped.iter().flat_map(|shipped| &shipped.trouble))
+    }
 }
 
 /// The folder of records.
@@ -107,13 +172,13 @@ fn read(probe: &Probe, path: &Path) -> Result<Option<Logs>, Failure> {
 }
 
 /// Folders with the same limits, together: where a disk is short of room, the one of them that holds most gives.
-pub fn grouped(declared: impl IntoIterator<Item = Logs>) -> Vec<(Policy, Vec<PathBuf>)> {
-    let mut groups: Vec<(Policy, Vec<PathBuf>)> = Vec::new();
+pub fn grouped(declared: impl IntoIterator<Item = Logs>) -> Vec<(Policy, Vec<Place>)> {
+    let mut groups: Vec<(Policy, Vec<Place>)> = Vec::new();
     for logs in declared {
-        let policy = logs.policy();
+        let (policy, place) = (logs.policy(), logs.place());
         match groups.iter_mut().find(|(known, _)| *known == policy) {
-            Some((_, folders)) => folders.push(logs.folder.0.into()),
-            None => groups.push((policy, vec![logs.folder.0.into()])),
+            Some((_, places)) => places.push(place),
+            None => groups.push((policy, vec![place])),
         }
     }
     groups
@@ -132,6 +197,38 @@ impl Logs {
             size: self.size.map(|size| size.0),
             count: self.count.and_then(|count| usize::try_from(count).ok()),
             floor: self.floor.map(|size| size.0),
+        }
+    }
+
+    /// The folder, and where its copies are stored.
+    fn place(&self) -> Place {
+        let ship = self.ship.clone().map(|to| Shipping {
+            to,
+            key: self.ship_key.as_ref().map(|path| path.0.clone().into()),
+            rate: self.ship_rate.map(|size| size.0),
+            unshipped: match self.unshipped {
+                Some(Unshipped::Drop) => policy::Unshipped::Drop,
+                Some(Unshipped::Keep) | None => policy::Unshipped::Keep,
+            },
+        });
+        Place { path: self.folder.0.clone().into(), ship }
+    }
+
+    /// Refuses what says how copies are made where none are, and what cannot be meant.
+    fn check_ship(&self) -> Result<(), ArgError> {
+        let with_ship = [
+            ("ship_key", self.ship_key.is_some()),
+            ("ship_rate", self.ship_rate.is_some()),
+            ("unshipped", self.unshipped.is_some()),
+        ];
+        if self.ship.is_none()
+            && let Some((name, _)) = with_ship.into_iter().find(|(_, declared)| *declared)
+        {
+            return Err(ArgError::new(name, "goes with `ship`, which is not declared"));
+        }
+        match &self.place().ship {
+            Some(ship) => ship.check().map_err(|(name, why)| ArgError::new(name, why)),
+            None => Ok(()),
         }
     }
 
@@ -170,15 +267,18 @@ impl Resource for Logs {
         if self.count.is_some_and(|count| count < 0) {
             return Err(ArgError::new("count", "is below 0"));
         }
-        let says = self.pack.is_some()
+        self.check_ship()?;
+        let says = self.ship.is_some()
+            || self.pack.is_some()
             || self.age.is_some()
             || self.size.is_some()
             || self.count.is_some()
             || self.floor.is_some();
         match (self.state, says) {
-            (Presence::Present, false) => {
-                Err(ArgError::new("", "nothing is to be done: declare `pack`, `age`, `size`, `count` or `floor`"))
-            }
+            (Presence::Present, false) => Err(ArgError::new(
+                "",
+                "nothing is to be done: declare `ship`, `pack`, `age`, `size`, `count` or `floor`",
+            )),
             _ => Ok(()),
         }
     }

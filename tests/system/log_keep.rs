@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use fanli::logs::keep::Codec;
+use fanli::logs::codec::Codec;
 use serde_json::Value;
 
 use crate::apart::sh;
@@ -18,7 +18,7 @@ use crate::common::chance::{Chance, moments};
 use crate::common::fanli;
 
 /// What `fanli logs` says, and its exit code.
-fn logs(arguments: &[&str]) -> (String, Option<i32>) {
+pub(crate) fn logs(arguments: &[&str]) -> (String, Option<i32>) {
     let done = Command::new(fanli()).arg("logs").args(arguments).output().unwrap();
     let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
     (said, done.status.code())
@@ -26,14 +26,14 @@ fn logs(arguments: &[&str]) -> (String, Option<i32>) {
 
 /// Must work; what it says.
 #[track_caller]
-fn keeps(arguments: &[&str]) -> String {
+pub(crate) fn keeps(arguments: &[&str]) -> String {
     let (said, code) = logs(&[&["keep"], arguments].concat());
     assert_eq!(code, Some(0), "{said}");
     said
 }
 
 /// Has `fanli log-pipe` write segments of about 1 KiB, and makes the oldest an hour older than the next, and so on. The newest ended an hour ago.
-fn written(folder: &Path, lines: usize) {
+pub(crate) fn written(folder: &Path, lines: usize) {
     let template = folder.join("%Y%m%d.log");
     let mut pipe = Command::new(fanli());
     pipe.args(["log-pipe", "--size", "1KiB", template.to_str().unwrap()]).stdin(Stdio::piped());
@@ -57,24 +57,24 @@ fn written(folder: &Path, lines: usize) {
 }
 
 /// Everything in a folder, below it too.
-fn paths(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn paths(folder: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     all.sort();
     all
 }
 
 /// The files of segments that are not compressed.
-fn segments(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn segments(folder: &Path) -> Vec<PathBuf> {
     let plain = |path: &PathBuf| path.extension().is_some_and(|end| end == "log") && !path.is_symlink();
     paths(folder).into_iter().filter(plain).collect()
 }
 
-fn seal_of(segment: &Path) -> PathBuf {
+pub(crate) fn seal_of(segment: &Path) -> PathBuf {
     segment.with_file_name(format!(".{}.seal", segment.file_name().unwrap().to_str().unwrap()))
 }
 
 /// The lines of all segments, compressed or not, each of which must be as its seal says; by the names of the segments.
-fn held(folder: &Path) -> BTreeMap<String, String> {
+pub(crate) fn held(folder: &Path) -> BTreeMap<String, String> {
     let mut held = BTreeMap::new();
     for path in paths(folder) {
         let name = path.file_name().unwrap().to_str().unwrap().to_owned();
@@ -218,7 +218,7 @@ fn a_writer_that_was_killed_is_closed_and_what_is_no_segment_is_left_alone() {
 }
 
 /// Calls that change what stands there.
-const CALLS: &str = "openat,write,fsync,rename,renameat,renameat2,unlink,unlinkat,fchmod,fchown,utimensat";
+pub(crate) const CALLS: &str = "openat,write,fsync,rename,renameat,renameat2,unlink,unlinkat,fchmod,fchown,utimensat";
 
 #[test]
 fn killed_anywhere_no_line_is_lost_and_the_next_keeper_goes_on() {
@@ -340,32 +340,32 @@ fn names_that_are_swapped_at_full_speed_lead_nowhere() {
 }
 
 /// A playbook that declares folders of logs, its host's state, and its watcher.
-struct Declared {
-    dir: tempfile::TempDir,
+pub(crate) struct Declared {
+    pub(crate) dir: tempfile::TempDir,
     watcher: Option<std::process::Child>,
 }
 
 impl Declared {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("weblogs")).unwrap();
         written(&dir.path().join("weblogs"), 60);
         Self { dir, watcher: None }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// Runs fanli with this host's state: what it says, and its exit code.
-    fn fanli(&self, arguments: &[&str]) -> (String, Option<i32>) {
+    pub(crate) fn fanli(&self, arguments: &[&str]) -> (String, Option<i32>) {
         let done = Command::new(fanli()).args(arguments).args(["--state-dir", &self.path("state")]).output().unwrap();
         let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
         println!("{arguments:?}: {said}");
         (said, done.status.code())
     }
 
-    fn play(&self, folder: &str, limits: &str) -> (String, Option<i32>) {
+    pub(crate) fn play(&self, folder: &str, limits: &str) -> (String, Option<i32>) {
         let text = format!(
             "hosts here {{ host \"localhost\" {{ connection = local }} }}\nplay \"logs\" on hosts.here {{\n  logs \"{}\" {{ {limits} }}\n}}\n",
             self.path(folder)
@@ -375,19 +375,19 @@ impl Declared {
     }
 
     #[track_caller]
-    fn plays(&self, limits: &str) -> String {
+    pub(crate) fn plays(&self, limits: &str) -> String {
         let (said, code) = self.play("weblogs", limits);
         assert_eq!(code, Some(0), "{said}");
         said
     }
 
-    fn watch(&mut self) {
+    pub(crate) fn watch(&mut self) {
         let mut watcher = Command::new(fanli());
         watcher.args(["watch", "--state-dir", &self.path("state")]);
         self.watcher = Some(watcher.stdout(fs::File::create(self.path("watch.log")).unwrap()).spawn().unwrap());
     }
 
-    fn files(&self) -> usize {
+    pub(crate) fn files(&self) -> usize {
         paths(&self.dir.path().join("weblogs"))
             .iter()
             .filter(|path| path.extension().is_some_and(|end| end != "seal"))

@@ -37,6 +37,7 @@ mod kill;
 mod lab;
 mod log_keep;
 mod log_pipe;
+mod log_ship;
 mod logins;
 mod tier;
 mod mode_plays;

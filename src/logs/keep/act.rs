@@ -1,22 +1,21 @@
 //! What was decided, carried out: each deed can be killed at any instruction, and is done again by the next keeper.
 
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 
 use jiff::Timestamp;
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, fchmod, fchown, flock,
-    fstat, fsync, futimens, openat, renameat, unlinkat,
+    AtFlags, FlockOperation, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, fchmod, fchown, flock, fstat, fsync,
+    futimens, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 
-use super::codec::Codec;
-use super::scan::Segment;
 use crate::failure::{Context as _, Failure};
+use crate::logs::codec::Codec;
+use crate::logs::folder::{Segment, open_file};
 use crate::logs::seal::{self, Seal, Why};
 use crate::logs::spool::Dropped;
-use crate::logs::tally::Tally;
+use crate::logs::tally::Counted;
 
 /// Removes a segment: its file first, as a seal of nothing is found and removed later.
 pub(super) fn remove(dir: &OwnedFd, segment: &Segment) -> Result<(), Failure> {
@@ -36,7 +35,7 @@ pub(super) fn unlink(dir: &OwnedFd, name: &str) -> Result<(), Failure> {
 /// Closes a segment in the place of its writer, which was killed.
 pub(super) fn close(dir: &OwnedFd, segment: &Segment) -> Result<(), Failure> {
     let failed = || format!("cannot close {}", segment.name);
-    let (file, stat) = open(dir, &segment.name)?;
+    let (file, stat) = open_file(dir, &segment.name)?;
     // Held to the end: a writer that was only asleep begins another file.
     flock(&file, FlockOperation::NonBlockingLockExclusive)
         .with_context(|| format!("{} is being written", segment.name))?;
@@ -53,7 +52,7 @@ pub(super) fn close(dir: &OwnedFd, segment: &Segment) -> Result<(), Failure> {
 pub(super) fn pack(dir: &OwnedFd, segment: &Segment, codec: Codec) -> Result<(u64, u64), Failure> {
     let name = &segment.name;
     let failed = || format!("cannot compress {name}");
-    let (file, stat) = open(dir, name)?;
+    let (file, stat) = open_file(dir, name)?;
     let Some(Seal { closed: Some(closed), .. }) = Seal::read(dir, name) else {
         return Err(Failure::new(format!("{name} is not closed")));
     };
@@ -90,45 +89,4 @@ fn like(file: &File, stat: &Stat) -> Result<(), Errno> {
     fchmod(file, Mode::from_raw_mode(stat.st_mode & 0o777))?;
     let changed = Timespec { tv_sec: stat.st_mtime, tv_nsec: i64::try_from(stat.st_mtime_nsec).unwrap_or(0) };
     futimens(file, &Timestamps { last_access: changed, last_modification: changed })
-}
-
-/// Opens a segment's file for reading: a plain file with one name, of the folder's owner. What else stands there was put there by others,
-/// and may be a file from elsewhere.
-fn open(dir: &OwnedFd, name: &str) -> Result<(File, Stat), Failure> {
-    let failed = || format!("cannot open {name}");
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(openat(dir, name, flags, Mode::empty()).with_context(failed)?);
-    let stat = fstat(&file).with_context(failed)?;
-    let owner = fstat(dir).with_context(failed)?.st_uid;
-    let own = [owner, 0, rustix::process::geteuid().as_raw()].contains(&stat.st_uid);
-    let why = if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-        "it is no plain file"
-    } else if stat.st_nlink != 1 {
-        "it has several names"
-    } else if !own {
-        "it belongs to another user than the folder"
-    } else {
-        return Ok((file, stat));
-    };
-    Err(Failure::new(format!("{name} is left as it is: {why}")))
-}
-
-/// Reads, and counts what it has read.
-struct Counted<'a> {
-    file: &'a File,
-    tally: Tally,
-}
-
-impl<'a> Counted<'a> {
-    fn new(file: &'a File) -> Self {
-        Self { file, tally: Tally::new() }
-    }
-}
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let came = self.file.read(buffer)?;
-        self.tally.add(buffer.get(..came).unwrap_or_default());
-        Ok(came)
-    }
 }

@@ -1,52 +1,28 @@
 //! Keeps the segments of folders: closes those of killed writers, compresses, and removes what is over a limit.
 //!
 //! ```text
-//! [scan]: what is there -> [decide]: what is to be done, by numbers alone -> [act]: does it
+//! [folder](super::folder): what is there -> [decide]: what is to be done, by numbers alone -> [act]: does it
 //! ```
 //!
-//! The disk is the ledger: a segment has a seal, is compressed or not, or is gone. So a keeper can be killed at any instruction, and
+//! The disk tells how far a segment is: it has a seal, is compressed or not, or is gone. So a keeper can be killed at any instruction, and
 //! the next one goes on. Folders belong to users that are not trusted, those of containers: everything is done by descriptors, no link is followed,
 //! and what is no segment with a seal is never touched.
 
 mod act;
-mod codec;
 mod decide;
-mod scan;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::Timestamp;
 
-pub use codec::Codec;
-pub use decide::Policy;
-use decide::{Deed, Shelf, decide};
-use scan::{Folder, Segment};
+use decide::{Deed, decide};
 
+use super::folder::{Folder, Piece, Segment, Shelf};
+use super::ledger::{Entry, Event, Ledger};
+use super::policy::{Place, Policy};
+use super::said::{Removed, Said, What};
+use super::seal::Seal;
 use crate::failure::{Context as _, Failure};
-
-/// One thing that was done, or would be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// The segment.
-    pub path: PathBuf,
-    /// What became of it.
-    pub what: What,
-}
-
-/// What becomes of a segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum What {
-    /// It goes, for this reason; so many bytes are free then.
-    Removed(String, u64),
-    /// It is closed in the place of its writer, which was killed.
-    Closed,
-    /// It is compressed. Its length before and after, once that is known.
-    Packed(Codec, Option<(u64, u64)>),
-    /// What a killed keeper or writer has left half-made goes.
-    Cleared,
-    /// It could not be done.
-    Failed(Failure),
-}
 
 /// What stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,18 +33,19 @@ pub struct Stays {
     pub bytes: u64,
 }
 
-/// Does what the policy says in all folders, or tells what would be done. `say` hears each thing when it is done, and of folders that
-/// cannot be looked at.
-pub fn keep(folders: &[PathBuf], policy: &Policy, check: bool, mut say: impl FnMut(Said)) -> Stays {
+/// Does what the policy says in all folders, or tells what would be done; what is to be stored elsewhere is for [`ship`](super::ship::ship).
+/// `say` hears each thing when it is done, and of folders that cannot be looked at. `state_dir` is where ledgers are.
+pub fn keep(places: &[Place], policy: &Policy, state_dir: &Path, check: bool, mut say: impl FnMut(Said)) -> Stays {
     let now = Timestamp::now().as_second();
-    let look = |path: &PathBuf| match Folder::look(path, now) {
+    let mut look = |place: &Place| match Folder::look(place, now, state_dir) {
         Ok(folder) => Some(folder),
         Err(failure) => {
-            say(Said { path: path.clone(), what: What::Failed(failure) });
+            say(Said { path: place.path.clone(), what: What::Failed(failure) });
             None
         }
     };
-    let folders: Vec<Folder> = folders.iter().filter_map(look).collect();
+    let (folders, places): (Vec<Folder>, Vec<&Place>) =
+        places.iter().filter_map(|place| Some((look(place)?, place))).unzip();
     let shelves: Vec<&Shelf> = folders.iter().map(|folder| &folder.shelf).collect();
     let mut stays = Stays {
         segments: shelves.iter().map(|shelf| shelf.pieces.len()).sum(),
@@ -81,16 +58,23 @@ pub fn keep(folders: &[PathBuf], policy: &Policy, check: bool, mut say: impl FnM
         }
     }
     for (folder, number, deed) in decide(&shelves, policy, now) {
-        let Some(folder) = folders.get(folder) else { continue };
+        let Some((folder, place)) = folders.get(folder).zip(places.get(folder)) else { continue };
         let Some((segment, piece)) = folder.segments.get(number).zip(folder.shelf.pieces.get(number)) else { continue };
         let path = folder.path_of(segment.dir, &segment.name);
-        let done = if check { Ok(None) } else { carry_out(folder, segment, &deed) };
+        let unshipped = place.ship.is_some() && !piece.stored;
+        let noted = match &deed {
+            Deed::Remove(why) if place.ship.is_some() && !check => {
+                note(folder, segment, piece, why, &place.ledger(state_dir))
+            }
+            _ => Ok(()),
+        };
+        let done = if check { Ok(None) } else { noted.and_then(|()| carry_out(folder, segment, &deed)) };
         let what = match (done, deed) {
             (Err(failure), _) => What::Failed(failure),
             (Ok(_), Deed::Remove(why)) => {
                 stays.segments = stays.segments.saturating_sub(1);
                 stays.bytes = stays.bytes.saturating_sub(piece.bytes);
-                What::Removed(why, piece.bytes)
+                What::Removed(Removed { why, bytes: piece.bytes, unshipped })
             }
             (Ok(_), Deed::Seal) => What::Closed,
             (Ok(lengths), Deed::Pack(codec)) => {
@@ -105,10 +89,20 @@ pub fn keep(folders: &[PathBuf], policy: &Policy, check: bool, mut say: impl FnM
     stays
 }
 
-impl Folder {
-    fn path_of(&self, dir: usize, name: &str) -> PathBuf {
-        self.path.join(self.dirs.get(dir).map_or(Path::new(""), PathBuf::as_path)).join(name)
-    }
+/// Writes down that a segment goes, before it does: one that is gone without a word would be lost.
+fn note(folder: &Folder, segment: &Segment, piece: &Piece, why: &str, ledger: &Ledger) -> Result<(), Failure> {
+    let dir = folder.open(segment.dir).with_context(|| format!("cannot open the directory of {}", segment.name))?;
+    let seal = Seal::read(&dir, &segment.name);
+    let end = seal.as_ref().map_or_else(|| Timestamp::from_second(piece.end).unwrap_or_default(), |seal| seal.end);
+    let closed = seal.and_then(|seal| seal.closed);
+    let entry = Entry {
+        at: Timestamp::now(),
+        segment: folder.below(segment.dir, &segment.name).to_string_lossy().into_owned(),
+        sha256: closed.as_ref().map(|closed| closed.sha256.clone()).unwrap_or_default(),
+        lines: closed.map_or(0, |closed| closed.lines),
+        event: Event::Removed { why: why.to_owned(), stored: piece.stored },
+    };
+    ledger.add(end, &entry)
 }
 
 fn clear(folder: &Folder, dir: usize, name: &str) -> Result<(), Failure> {

@@ -7,6 +7,9 @@ use flate2::Compression;
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
+/// The most memory that reading a Zstandard file may take, as a power of two of bytes: 16 MiB, where fanli itself needs 2 MiB.
+const MOST_WINDOW: u32 = 24;
+
 /// A way to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
@@ -51,7 +54,11 @@ impl Codec {
     pub fn unpack<'a>(self, from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Self::Gzip => Box::new(MultiGzDecoder::new(from)),
-            Self::Zstd => Box::new(zstd::Decoder::new(from)?),
+            Self::Zstd => {
+                let mut decoder = zstd::Decoder::new(from)?;
+                decoder.window_log_max(MOST_WINDOW)?;
+                Box::new(decoder)
+            }
         })
     }
 }

@@ -9,15 +9,53 @@ use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flo
 use rustix::io::Errno;
 
 use super::codec::Codec;
-use super::decide::{Piece, Shelf, State};
+use super::ledger::Stored;
+use super::policy::Place;
+use super::seal::{self, Seal};
 use crate::failure::{Context as _, Failure};
-use crate::logs::seal::{self, Seal};
 use crate::system::fs::open_folder;
 
 /// The deepest that directories of a template go.
 const DEEPEST: usize = 8;
 /// How long something half-made is left alone, in seconds: another keeper may be at work on it.
 const HALF_MADE: i64 = 600;
+
+/// How far a segment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It is being written.
+    Writing,
+    /// Its writer was killed.
+    Left,
+    /// It is closed.
+    Closed,
+    /// It is closed and compressed.
+    Packed,
+}
+
+/// A segment, as far as a decision needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    /// The end of its period: seconds since 1970.
+    pub(super) end: i64,
+    /// What it takes on the disk.
+    pub(super) bytes: u64,
+    pub(super) state: State,
+    /// A copy of it is stored elsewhere.
+    pub(super) stored: bool,
+}
+
+/// The segments of a folder.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Shelf {
+    /// Which disk it is on.
+    pub(super) disk: u64,
+    /// How many bytes are free there.
+    pub(super) free: u64,
+    /// What has no copy elsewhere must stay.
+    pub(super) held_back: bool,
+    pub(super) pieces: Vec<Piece>,
+}
 
 /// A folder of segments.
 pub(super) struct Folder {
@@ -43,28 +81,41 @@ pub(super) struct Segment {
 }
 
 impl Folder {
-    /// Looks at all of it.
+    /// Looks at all of it, and into its ledger below `state_dir`.
     ///
     /// # Errors
-    /// It is not there, cannot be read, or leads through a link that others could have made.
-    pub(super) fn look(path: &Path, now: i64) -> Result<Self, Failure> {
+    /// It is not there, cannot be read, or leads through a link that others could have made; the ledger cannot be read.
+    pub(super) fn look(place: &Place, now: i64, state_dir: &Path) -> Result<Self, Failure> {
+        let (path, stored) = (&place.path, place.stored(state_dir));
         let fd = open_folder(path)?;
         let failed = || format!("cannot look at {}", path.display());
         let disk = fstat(&fd).with_context(failed)?.st_dev;
         let room = fstatvfs(&fd).with_context(failed)?;
-        let shelf = Shelf { disk, free: room.f_bavail.saturating_mul(room.f_frsize), pieces: Vec::new() };
+        let free = room.f_bavail.saturating_mul(room.f_frsize);
+        let shelf = Shelf { disk, free, held_back: place.holds_back_unshipped(), pieces: Vec::new() };
         let (dirs, segments, strays) = (vec![PathBuf::new()], Vec::new(), Vec::new());
-        let mut folder = Self { path: path.to_owned(), fd, dirs, segments, strays, shelf };
+        let mut folder = Self { path: path.clone(), fd, dirs, segments, strays, shelf };
         let mut next = 0;
         while let Some(below) = folder.dirs.get(next).cloned() {
-            match folder.look_into(next, &below, now) {
+            match folder.look_into(next, &below, now, &stored) {
                 // What went away or was swapped meanwhile is not there.
                 Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if next > 0 => {}
                 done => done.with_context(|| format!("cannot look at {}", path.join(&below).display()))?,
             }
             next += 1;
         }
+        stored.was_readable()?;
         Ok(folder)
+    }
+
+    /// The path of a file in one of its directories.
+    pub(super) fn path_of(&self, dir: usize, name: &str) -> PathBuf {
+        self.path.join(self.below(dir, name))
+    }
+
+    /// The same, below the folder.
+    pub(super) fn below(&self, dir: usize, name: &str) -> PathBuf {
+        self.dirs.get(dir).map_or(Path::new(""), PathBuf::as_path).join(name)
     }
 
     /// Opens a directory of it.
@@ -78,7 +129,7 @@ impl Folder {
         Ok(fd)
     }
 
-    fn look_into(&mut self, number: usize, below: &Path, now: i64) -> Result<(), Errno> {
+    fn look_into(&mut self, number: usize, below: &Path, now: i64, stored: &Stored) -> Result<(), Errno> {
         let dir = self.open(number)?;
         let mut parts: BTreeMap<String, Parts> = BTreeMap::new();
         let mut half_made = Vec::new();
@@ -109,7 +160,7 @@ impl Folder {
             if parts.is_empty() {
                 // Its writer may be about to make the file.
                 self.strays.extend(old(since).then(|| (number, seal::name_of(&name))));
-            } else if let Some(piece) = parts.piece(&dir, &name) {
+            } else if let Some(piece) = parts.piece(&dir, &name, |seal| stored.has(&below.join(&name), seal)) {
                 self.shelf.pieces.push(piece);
                 let packed = parts.packed.map(|(codec, _)| codec);
                 self.segments.push(Segment { dir: number, name, packed });
@@ -143,8 +194,8 @@ impl Parts {
         self.plain.is_none() && self.packed.is_none()
     }
 
-    /// `None` when its seal went away meanwhile.
-    fn piece(&self, dir: &OwnedFd, name: &str) -> Option<Piece> {
+    /// `None` when its seal went away meanwhile. `is_stored` says of a closed segment whether a copy of it is stored.
+    fn piece(&self, dir: &OwnedFd, name: &str, is_stored: impl Fn(&Seal) -> bool) -> Option<Piece> {
         let seal = Seal::read(dir, name);
         let changed = self.plain.map(|(_, changed)| changed).or(self.sealed)?;
         let state = match (&seal, self.plain, self.packed) {
@@ -159,7 +210,7 @@ impl Parts {
             _ => changed,
         };
         let bytes = self.plain.map_or(0, |(bytes, _)| bytes) + self.packed.map_or(0, |(_, bytes)| bytes);
-        Some(Piece { end, bytes, state })
+        Some(Piece { end, bytes, state, stored: seal.as_ref().is_some_and(is_stored) })
     }
 }
 
@@ -180,4 +231,25 @@ fn is_locked(dir: &OwnedFd, name: &str) -> bool {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let Ok(file) = openat(dir, name, flags, Mode::empty()).map(File::from) else { return false };
     flock(&file, FlockOperation::NonBlockingLockShared).is_err()
+}
+
+/// Opens a segment's file for reading: a plain file with one name, of the folder's owner. What else stands there was put there by others,
+/// and may be a file from elsewhere.
+pub(super) fn open_file(dir: &OwnedFd, name: &str) -> Result<(File, Stat), Failure> {
+    let failed = || format!("cannot open {name}");
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(dir, name, flags, Mode::empty()).with_context(failed)?);
+    let stat = fstat(&file).with_context(failed)?;
+    let owner = fstat(dir).with_context(failed)?.st_uid;
+    let own = [owner, 0, rustix::process::geteuid().as_raw()].contains(&stat.st_uid);
+    let why = if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        "it is no plain file"
+    } else if stat.st_nlink != 1 {
+        "it has several names"
+    } else if !own {
+        "it belongs to another user than the folder"
+    } else {
+        return Ok((file, stat));
+    };
+    Err(Failure::new(format!("{name} is left as it is: {why}")))
 }

@@ -1,0 +1,136 @@
+//! Copies in a directory of this host, where another file system is mounted.
+
+use std::fs::File;
+use std::io::{Read, Write as _, copy, sink};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{
+    Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, fadvise, fstat, fsync, futimens,
+    openat, renameat, renameat_with, statat, unlinkat,
+};
+use rustix::io::Errno;
+
+use super::Done;
+use super::parcel::Parcel;
+use crate::failure::{Context as _, Failure};
+use crate::logs::segment::{name_of, parent};
+use crate::logs::tally::Counted;
+use crate::system::fs::open_folder;
+
+/// How much is read and written at once, in bytes.
+const CHUNK: usize = 256 * 1024;
+
+/// Stores copies in a directory; `disk` is that of the logs, `rate` the most bytes in a second.
+pub(super) fn store(
+    target: &Path,
+    rate: Option<u64>,
+    disk: u64,
+    parcels: &[Parcel],
+    done: Done<'_>,
+) -> Result<(), Failure> {
+    let to = open_folder(target)?;
+    if fstat(&to).with_context(|| format!("cannot look at {}", target.display()))?.st_dev == disk {
+        return Err(Failure::new(format!("{} is on the same file system as the logs", target.display()))
+            .because("nothing is mounted there, or a copy would be lost together with them")
+            .hint("mount the storage first: a `mount` task before the `logs` task"));
+    }
+    for parcel in parcels {
+        let failed = || format!("cannot write {}", target.join(&parcel.path).display());
+        let stored = put(&to, parcel, rate).with_context(failed)?;
+        done(parcel, if stored { Ok(()) } else { Err(parcel.differs(target)) });
+    }
+    Ok(())
+}
+
+/// Stores one copy, its seal first. Returns `false` when another one is there.
+fn put(to: &OwnedFd, parcel: &Parcel, rate: Option<u64>) -> std::io::Result<bool> {
+    let dir = parent(to, &parcel.path)?;
+    let (name, seal) = (name_of(&parcel.path)?, name_of(&parcel.seal_path)?);
+    if exists(&dir, name)? {
+        return is_same(&dir, name, parcel);
+    }
+    if !exists(&dir, seal)? {
+        let unfinished = format!("{seal}.new");
+        let mut file = make(&dir, &unfinished)?;
+        file.write_all(&parcel.seal)?;
+        fsync(&file)?;
+        rename(&dir, &unfinished, seal)?;
+    }
+    let unfinished = format!(".{name}.new");
+    let file = make(&dir, &unfinished)?;
+    send(&parcel.file, &file, rate)?;
+    let changed =
+        Timespec { tv_sec: parcel.stat.st_mtime, tv_nsec: i64::try_from(parcel.stat.st_mtime_nsec).unwrap_or(0) };
+    futimens(&file, &Timestamps { last_access: changed, last_modification: changed })?;
+    fsync(&file)?;
+    // What is read now comes from the storage, where the kernel can tell the two apart.
+    fadvise(&file, 0, None, Advice::DontNeed)?;
+    drop(file);
+    if !is_same(&dir, &unfinished, parcel)? {
+        return Err(std::io::Error::other("what was written is not what can be read there"));
+    }
+    rename(&dir, &unfinished, name)?;
+    fsync(&dir)?;
+    Ok(true)
+}
+
+fn exists(dir: &OwnedFd, name: &str) -> Result<bool, Errno> {
+    match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Makes a file; one that was left half-made goes.
+fn make(dir: &OwnedFd, name: &str) -> Result<File, Errno> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::from_raw_mode(0o644)).map(File::from)
+}
+
+/// Gives a file its name, if that is free: not every file system can ask for that in one step.
+fn rename(dir: &OwnedFd, from: &str, to: &str) -> Result<(), Errno> {
+    match renameat_with(dir, from, dir, to, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) if !exists(dir, to)? => renameat(dir, from, dir, to),
+        renamed => renamed,
+    }
+}
+
+/// Whether a file is what a parcel holds.
+fn is_same(dir: &OwnedFd, name: &str, parcel: &Parcel) -> std::io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(dir, name, flags, Mode::empty())?);
+    let stat = fstat(&file)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(false);
+    }
+    let mut counted = Counted::new(file.take(parcel.bytes.saturating_add(1)));
+    copy(&mut counted, &mut sink())?;
+    Ok(counted.tally.bytes == parcel.bytes && counted.tally.sha256() == parcel.sha256)
+}
+
+/// Copies all of a file, at most `rate` bytes in a second.
+fn send(from: &File, mut to: &File, rate: Option<u64>) -> std::io::Result<()> {
+    let (begin, mut buffer, mut at) = (Instant::now(), vec![0; CHUNK], 0_u64);
+    loop {
+        let came = from.read_at(&mut buffer, at)?;
+        if came == 0 {
+            return Ok(());
+        }
+        to.write_all(buffer.get(..came).unwrap_or_default())?;
+        at += u64::try_from(came).unwrap_or(0);
+        if let Some(rate) = rate {
+            #[expect(clippy::cast_precision_loss, reason = "a pause need not be exact")]
+            let due = Duration::from_secs_f64(at as f64 / rate.max(1) as f64);
+            sleep(due.saturating_sub(begin.elapsed()));
+        }
+    }
+}

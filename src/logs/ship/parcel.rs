@@ -1,0 +1,101 @@
+//! A segment that is about to be stored elsewhere: open, and found to be what its seal says.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, copy, sink};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use rustix::fs::Stat;
+
+use crate::failure::{Context as _, Failure};
+use crate::logs::folder::{Folder, open_file};
+use crate::logs::seal::{self, Seal};
+use crate::logs::tally::Counted;
+
+/// An open segment.
+pub(super) struct Parcel {
+    /// Its number in the folder.
+    pub(super) number: usize,
+    /// Its path below the folder, as its writer named it.
+    pub(super) segment: PathBuf,
+    /// The path of the file below the folder, and of the copy below the target: what was compressed has an extension more.
+    pub(super) path: PathBuf,
+    /// The path of the seal, below both.
+    pub(super) seal_path: PathBuf,
+    /// What the copy's seal holds.
+    pub(super) seal: Vec<u8>,
+    /// The file, read to its end.
+    pub(super) file: File,
+    pub(super) stat: Stat,
+    /// The length of the file.
+    pub(super) bytes: u64,
+    /// The SHA-256 of the file, in hex.
+    pub(super) sha256: String,
+    /// The SHA-256 of the lines: the same when they are not compressed.
+    pub(super) content: String,
+    pub(super) lines: u64,
+    /// The end of its period.
+    pub(super) end: Timestamp,
+}
+
+impl Parcel {
+    /// Opens a segment of a folder, and compares its content with its seal.
+    ///
+    /// # Errors
+    /// It is no plain file of the folder's owner; it has changed since it was closed; its name is none that can be sent.
+    pub(super) fn open(folder: &Folder, number: usize) -> Result<Self, Failure> {
+        let segment = folder.segments.get(number).ok_or_else(|| Failure::new("there is no such segment"))?;
+        let name = &segment.name;
+        let path_below = folder.below(segment.dir, name);
+        if path_below.to_str().is_none_or(|path| path.chars().any(char::is_control)) {
+            return Err(Failure::new("is not stored: its name holds a control character"));
+        }
+        let dir = folder.open(segment.dir).with_context(|| format!("cannot open the directory of {name}"))?;
+        let file_name = segment.packed.map_or_else(|| name.clone(), |codec| format!("{name}{}", codec.extension()));
+        let (file, stat) = open_file(&dir, &file_name)?;
+        let Some(seal @ Seal { closed: Some(closed), .. }) = &Seal::read(&dir, name) else {
+            return Err(Failure::new(format!("{name} is not closed")));
+        };
+        let failed = || format!("cannot read {file_name}");
+        let mut raw = Counted::new(&file);
+        let lines = match segment.packed {
+            None => None,
+            Some(codec) => {
+                // No further than one byte more than it should have: it may have been made to become endless.
+                let unpacked = codec.unpack(&mut raw).with_context(failed)?.take(closed.bytes.saturating_add(1));
+                let mut lines = Counted::new(unpacked);
+                copy(&mut lines, &mut sink()).with_context(failed)?;
+                Some(lines.tally)
+            }
+        };
+        copy(&mut raw, &mut sink()).with_context(failed)?;
+        let of_lines = lines.as_ref().unwrap_or(&raw.tally);
+        if of_lines.bytes != closed.bytes || of_lines.sha256() != closed.sha256 {
+            return Err(Failure::new(format!("{file_name} is not as its seal says, and is not stored"))
+                .because(format!("its lines have {} bytes, its seal says {}", of_lines.bytes, closed.bytes))
+                .hint("something has changed it after it was closed"));
+        }
+        (&file).rewind().with_context(failed)?;
+        Ok(Self {
+            number,
+            segment: path_below,
+            path: folder.below(segment.dir, &file_name),
+            seal_path: folder.below(segment.dir, &seal::name_of(name)),
+            seal: seal.text().with_context(failed)?,
+            bytes: raw.tally.bytes,
+            sha256: raw.tally.sha256(),
+            content: closed.sha256.clone(),
+            lines: closed.lines,
+            end: seal.end,
+            file,
+            stat,
+        })
+    }
+
+    /// The failure of a copy that is there already and is another one.
+    pub(super) fn differs(&self, target: &Path) -> Failure {
+        Failure::new(format!("{} is there already, with other content", target.join(&self.path).display()))
+            .because("a copy is never written over")
+            .hint("compare the two, and remove the one that is wrong")
+    }
+}
