@@ -82,10 +82,13 @@ struct Limits {
     floor: Option<u64>,
 
     #[arg(long, value_name = "TARGET", value_parser = target)]
-    #[arg(help = "Store copies: a directory, rsync://HOST/MODULE/PATH, or USER@HOST:/PATH over ssh")]
+    #[arg(
+        help = "Store copies: a directory, rsync://HOST/MODULE/PATH, USER@HOST:/PATH over ssh, or s3://BUCKET/PREFIX"
+    )]
     ship: Option<Target>,
 
-    /// The private key for ssh, or the file with the password for an rsync daemon
+    /// The private key for ssh, or the file with the password for an rsync daemon or the account
+    /// for S3
     #[arg(long, value_name = "FILE", requires = "ship")]
     ship_key: Option<PathBuf>,
 
@@ -186,7 +189,8 @@ pub(super) fn run(args: &Args) -> ExitCode {
     let mut say = |said: Said| {
         if let What::Failed(failure) = &said.what {
             wrong += 1;
-            return complain(&harmless(&format!("error: {}: {failure}", said.path.display())));
+            complain(&harmless(&format!("error: {}: {failure}", said.path.display())));
+            return failure.hint.iter().for_each(|hint| complain(&harmless(&format!("help: {hint}"))));
         }
         let [what, path, more] = shown(&said, check);
         print(&format!("{}\n", harmless(&format!("{what:12}  {path}{more}"))));

@@ -77,7 +77,12 @@ impl Shipping {
     pub fn check(&self) -> Result<(), (&'static str, String)> {
         let plain = |path: &Path| path.to_str().is_some_and(|path| path.chars().all(is_plain));
         match (&self.to, &self.key) {
-            (Target::Directory(_), Some(_)) => Err(("ship_key", "goes with rsync, not with a directory".to_owned())),
+            (Target::Directory(_), Some(_)) => {
+                Err(("ship_key", "goes with rsync and S3, not with a directory".to_owned()))
+            }
+            (Target::Bucket(..), None) => {
+                Err(("ship_key", "must name the file with the account, in the format of `~/.aws/config`".to_owned()))
+            }
             // rsync takes the line of ssh apart by itself.
             (to, Some(key)) if to.is_ssh() && !plain(key) => {
                 Err(("ship_key", "holds a character that rsync would not give to ssh as it is".to_owned()))

@@ -1,4 +1,4 @@
-//! A storage for log files, as it is written in a playbook: a directory, or a place that rsync reaches.
+//! A storage for log files, as it is written in a playbook: a directory, a place that rsync reaches, or a bucket of a store that speaks S3.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -11,17 +11,20 @@ pub enum Target {
     Directory(PathBuf),
     /// What rsync(1) takes for a destination: `rsync://HOST/MODULE/PATH`, or `USER@HOST:PATH` over ssh.
     Rsync(String),
+    /// `s3://BUCKET/PREFIX`: the bucket, and what the names of its objects begin with.
+    Bucket(String, String),
 }
 
 /// What a target may look like, for messages.
-const FORMS: &str = "a directory (`/mnt/storage/logs`), an rsync daemon (`rsync://HOST/MODULE/PATH`), or a host that ssh reaches \
-                     (`USER@HOST:/PATH`)";
+const FORMS: &str = "a directory (`/mnt/storage/logs`), an rsync daemon (`rsync://HOST/MODULE/PATH`), a host that ssh reaches \
+                     (`USER@HOST:/PATH`), or a bucket (`s3://BUCKET/PREFIX`)";
 
 impl Target {
     /// Returns what several targets have in common that can be reached, or cannot, together.
     pub(super) fn server(&self) -> &str {
         match self {
             Self::Directory(path) => path.to_str().unwrap_or_default(),
+            Self::Bucket(bucket, _) => bucket,
             Self::Rsync(to) => {
                 let daemon =
                     to.strip_prefix("rsync://").map(|rest| rest.split_once('/').map_or(rest, |(host, _)| host));
@@ -62,6 +65,15 @@ impl FromStr for Target {
                 _ => Ok(Self::Rsync(text.trim_end_matches('/').to_owned())),
             };
         }
+        if let Some(rest) = text.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            let plain = |sign: char| sign.is_ascii_alphanumeric() || ".-_".contains(sign);
+            return if !bucket.is_empty() && bucket.chars().all(plain) {
+                Ok(Self::Bucket(bucket.to_owned(), prefix.trim_matches('/').to_owned()))
+            } else {
+                Err("names no bucket: `s3://BUCKET/PREFIX`".to_owned())
+            };
+        }
         if text.contains("://") {
             return Err(format!("is not known here: a target is {FORMS}"));
         }
@@ -85,6 +97,8 @@ impl fmt::Display for Target {
         match self {
             Self::Directory(path) => write!(out, "{}", path.display()),
             Self::Rsync(to) => out.write_str(to),
+            Self::Bucket(bucket, prefix) if prefix.is_empty() => write!(out, "s3://{bucket}"),
+            Self::Bucket(bucket, prefix) => write!(out, "s3://{bucket}/{prefix}"),
         }
     }
 }
@@ -110,6 +124,9 @@ mod tests {
         }
         assert_eq!(read("rsync://logs@store:8873/logs/a").unwrap().server(), "logs@store:8873");
         assert_eq!(read("logs@store:/srv").unwrap().server(), "logs@store");
+        assert_eq!(read("s3://logs/web1/").unwrap(), Target::Bucket("logs".to_owned(), "web1".to_owned()));
+        assert_eq!(read("s3://logs/web1/").unwrap().to_string(), "s3://logs/web1");
+        assert_eq!(read("s3://logs").unwrap().to_string(), "s3://logs");
         assert_eq!(read("rsync://store/logs/").unwrap().to_string(), "rsync://store/logs");
         let wrong = [
             ("", "is no target"),
@@ -123,6 +140,8 @@ mod tests {
             ("rsync://logs:secret@store/logs", "holds a password"),
             ("store::logs", "names a module with `::`"),
             ("-oProxyCommand=x:/y", "is no target"),
+            ("s3://", "names no bucket"),
+            ("s3://key:secret@logs/x", "names no bucket"),
             ("ftp://store/logs", "is not known here"),
             ("store:", "is no target"),
             (":x", "is no target"),

@@ -79,9 +79,11 @@ crate::kind! {
         count: Option<i64>,
         /// What is to stay free on the disk.
         floor: Option<Size>,
-        /// Where copies are stored: a directory on another file system, `rsync://HOST/MODULE/PATH`, or `USER@HOST:/PATH` by rsync over ssh.
+        /// Where copies are stored: a directory on another file system, `rsync://HOST/MODULE/PATH`, `USER@HOST:/PATH` by rsync over ssh, or
+        /// `s3://BUCKET/PREFIX`.
         ship: Option<Target>,
-        /// The file on the host with the private key for ssh, or with the password for an rsync daemon.
+        /// The file on the host with the private key for ssh, with the password for an rsync daemon, or with the account for S3 (in the format
+        /// of `~/.aws/config`).
         ship_key: Option<HostPath>,
         /// The most that is sent in a second.
         ship_rate: Option<Size>,

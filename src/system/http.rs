@@ -136,19 +136,28 @@ impl Probe {
             .map_err(|error| Failure::of(FailureKind::Internal, "asking a web server broke off").because(error))?
     }
 
-    /// The authorities that this host trusts; `None` when it has no list, and the public ones that came with fanli count.
+    /// As [`host_authorities`].
     fn authorities(&self) -> Result<Option<RootCerts>, Failure> {
         for path in AUTHORITIES {
             let Some(bytes) = self.read(path, MOST_AUTHORITIES)? else { continue };
-            // A certificate that cannot be read vouches for nobody.
-            let certificates = parse_pem(&bytes).filter_map(|item| match item {
-                Ok(PemItem::Certificate(certificate)) => Some(certificate),
-                _ => None,
-            });
-            return Ok(Some(certificates.collect::<Vec<_>>().into()));
+            return Ok(Some(certificates(&bytes)));
         }
         Ok(None)
     }
+}
+
+/// Returns the authorities that this host trusts; `None` when it has no list, and the public ones that came with fanli count.
+pub(super) fn host_authorities() -> Option<RootCerts> {
+    AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).map(|bytes| certificates(&bytes))
+}
+
+/// The certificates in a PEM file. One that cannot be read vouches for nothing.
+fn certificates(bytes: &[u8]) -> RootCerts {
+    let found = parse_pem(bytes).filter_map(|item| match item {
+        Ok(PemItem::Certificate(certificate)) => Some(certificate),
+        _ => None,
+    });
+    found.collect::<Vec<_>>().into()
 }
 
 fn ask(request: &Request, roots: Option<RootCerts>, at: Option<SocketAddr>) -> Result<Answer, Failure> {

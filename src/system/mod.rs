@@ -29,6 +29,7 @@ pub mod http;
 pub mod link_events;
 pub mod netlink;
 pub mod netns;
+pub mod object_store;
 pub mod own;
 pub mod packages;
 mod parting;

@@ -212,7 +212,8 @@ fn sound(probe: &Probe) -> (Vec<Logs>, Vec<String>) {
 }
 
 fn told(said: &Said, failure: &Failure) -> String {
-    format!("logs: {}: {failure}", said.path.display())
+    let hint = failure.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    format!("logs: {}: {failure}{hint}", said.path.display())
 }
 
 fn keep_all(probe: &Probe) -> Keeping {

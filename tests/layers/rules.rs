@@ -28,7 +28,7 @@ const OUTWARD: [&str; 16] = [
 ];
 
 /// Libraries, and the rooms that know each: most often one.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 14] = [
     ("pest", &["syntax"]),
     ("pest_derive", &["syntax"]),
     ("minijinja", &["expr"]),
@@ -36,7 +36,8 @@ const HOMES: [(&str, &[&str]); 13] = [
     ("rtnetlink", &["system"]),
     ("ureq", &["system", "book"]),
     ("redb", &["book"]),
-    ("base64", &["book"]),
+    ("base64", &["book", "system"]),
+    ("rusty_s3", &["system"]),
     ("openssh", &["remote"]),
     ("notify", &["system"]),
     ("roxmltree", &["system"]),

@@ -1,4 +1,4 @@
-//! Copies of log files at a real directory, rsync daemon and sshd: whole, each once, and nothing is removed without one.
+//! Copies of log files at a real directory, rsync daemon, sshd and object store: whole, each once, and nothing is removed without one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -426,6 +426,138 @@ fn a_host_that_ssh_reaches_stores_copies() {
     assert_eq!(held(&there), before);
 }
 
+/// A store that speaks S3, over a directory: each bucket is a directory below it.
+struct Store {
+    child: Child,
+    port: u16,
+    root: tempfile::TempDir,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Store {
+    fn start() -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("logs")).unwrap();
+        let child = Self::spawn(root.path(), port);
+        Self { child, port, root }
+    }
+
+    fn spawn(root: &Path, port: u16) -> Child {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().nth(2).unwrap();
+        let program = target.join("tools/bin/s3s-fs");
+        assert!(program.exists(), "{} is missing: tests/run store", program.display());
+        let mut store = Command::new(program);
+        store.args([
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+            "--access-key",
+            "AKID",
+            "--secret-key",
+            "secret",
+        ]);
+        let child = store.arg(root).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        until("the store listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        child
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn again(&mut self) {
+        self.child = Self::spawn(self.root.path(), self.port);
+    }
+
+    /// Writes a file with an account, for a store at this port.
+    fn account(&self, secret: &str, port: u16) -> String {
+        let path = self.root.path().join(format!("account-{secret}-{port}"));
+        let text = format!(
+            "[default]\naws_access_key_id = AKID\naws_secret_access_key = {secret}\nendpoint_url = http://127.0.0.1:{port}\n"
+        );
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    /// Passes on to the store what comes, but changes the lines in it. Gives the port.
+    fn behind_a_wire_that_breaks_bits(&self) -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (own, port) = (listener.local_addr().unwrap().port(), self.port);
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let (Ok(mut client), Ok(mut store)) = (client, std::net::TcpStream::connect(("127.0.0.1", port)))
+                else {
+                    return;
+                };
+                let (mut back, mut answers) = (client.try_clone().unwrap(), store.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut answers, &mut back));
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 16 * 1024];
+                    while let Ok(came @ 1..) = std::io::Read::read(&mut client, &mut buffer) {
+                        let bytes = &mut buffer[..came];
+                        let found = bytes.windows(4).rposition(|window| window == b"xxxx");
+                        found.into_iter().for_each(|at| bytes[at] ^= 1);
+                        if store.write_all(bytes).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        own
+    }
+}
+
+#[test]
+fn an_object_store_has_each_copy_once_and_none_that_was_damaged_on_the_way() {
+    let (place, mut store) = (Place::new(60), Store::start());
+    let before = held(&place.logs());
+    let there = store.root.path().join("logs/web1");
+    let keep = |place: &Place, account: &str, more: &[&str]| {
+        place.keep_at("s3://logs/web1", &[&["--ship-key", account], more].concat())
+    };
+    let account = store.account("secret", store.port);
+    let (said, code) = keep(&place, &store.account("wrong", store.port), &["--age", "1h"]);
+    assert!(code == Some(4) && said.contains("403 Forbidden") && said.contains("key and secret"), "{said}");
+    let broken = store.account("secret", store.behind_a_wire_that_breaks_bits());
+    let (said, code) = keep(&place, &broken, &["--age", "1h"]);
+    assert!(code == Some(4) && said.contains("copies cannot be stored at s3://logs/web1"), "{said}");
+    store.kill();
+    let (said, code) = keep(&place, &account, &["--age", "1h"]);
+    assert!(code == Some(4) && said.contains("onnection refused"), "{said}");
+    assert_eq!((held(&place.logs()), place.events()), (before.clone(), [0; 3]));
+    // This store keeps what it has refused.
+    fs::remove_dir_all(&there).unwrap();
+
+    store.again();
+    let (said, code) = keep(&place, &account, &["--pack", "gzip", "--pack-after", "3h"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(held(&there).len(), before.len() - 2);
+    let (said, code) = keep(&place, &account, &[]);
+    assert_eq!((code, held(&there)), (Some(0), before.clone()), "{said}");
+    // Without a ledger what is there is found; one that is another is told and stays.
+    fs::remove_dir_all(place.state()).unwrap();
+    let seen = picture(&there);
+    let victim = paths(&there).into_iter().find(|path| path.extension().is_some_and(|end| end == "gz")).unwrap();
+    fs::write(&victim, "another one").unwrap();
+    let (said, code) = keep(&place, &account, &[]);
+    assert!(code == Some(4) && said.matches("is there already, with other content").count() == 1, "{said}");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "another one");
+    assert_eq!(place.events(), [before.len() - 1, 0, 0]);
+    assert_eq!(picture(&there).len(), seen.len());
+    let (said, _) = keep(&place, &account, &["--age", "1h"]);
+    assert_eq!(held(&place.logs()).len(), 1, "{said}");
+}
+
 #[test]
 fn the_watcher_stores_copies_and_tries_again() {
     let mut place = Declared::new();
@@ -457,6 +589,7 @@ fn the_watcher_stores_copies_and_tries_again() {
     for (limits, says) in [
         ("age = 1d  unshipped = drop", "goes with `ship`"),
         ("ship = \"logs\"", "is no target"),
+        ("ship = \"s3://logs\"", "must name the file with the account"),
         ("ship = \"/mnt/logs\"  ship_key = \"/etc/key\"", "goes with rsync"),
         ("ship = \"a@b:/c\"  ship_key = \"/etc/a key\"", "holds a character"),
     ] {
@@ -473,7 +606,7 @@ fn names_that_are_swapped_while_copies_are_made_give_nothing_away() {
     fs::write(&secret, "a secret of root\n").unwrap();
     let (victims, saved) = (segments(&place.logs()), tempfile::tempdir_in(place.dir.path()).unwrap());
     let (swaps, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let wanted = moments(3_000, 100_000);
+    let wanted = moments(20_000, 100_000);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let aside = saved.path().join("aside");

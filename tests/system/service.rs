@@ -51,6 +51,13 @@ fn manager(report: &Report) -> String {
 const ANSWERS: &str =
     "for _ in $(seq 50); do bash -c ': < /dev/tcp/127.0.0.1/8730' 2> /dev/null && exit 0; sleep 0.1; done; exit 1";
 
+/// Kills the process of a pid file, and waits until it is gone: it lives on for a moment after the signal.
+fn kill(copy: &Copy, pid_file: &str) {
+    copy.sh(&format!(
+        "pid=$(cat {pid_file}); kill -9 $pid; while grep -q 'State:.[^ZX]' /proc/$pid/status 2> /dev/null; do sleep 0.01; done"
+    ));
+}
+
 /// rsync's daemon, as Debian's own script starts it.
 fn rsync_script(copy: &Copy) {
     copy.sh(
@@ -73,7 +80,7 @@ fn by_an_init_script() {
     drive.one(&up).no_change();
     // What it started is not killed with the helper, nor at its end.
     let pid = copy.sh("cat /run/rsync.pid");
-    copy.sh("kill -9 $(cat /run/rsync.pid)");
+    kill(&copy, "/run/rsync.pid");
     assert_eq!(said(&drive.one(&up)), ["state: stopped -> running"]);
     copy.sh(ANSWERS);
     copy.sh("mv /etc/rc3.d/S*rsync /etc/rc3.d/K01rsync; rm -f /etc/rc[245].d/*rsync");
@@ -132,11 +139,12 @@ fn by_a_fallback() {
     drive.one(&up).no_change();
     copy.sh("mv /run/away /run/fanli-f.pid");
     // Killed, with the pid file left behind; rsync refuses to start beside one.
-    copy.sh("kill -9 $(cat /run/fanli-f.pid)");
+    kill(&copy, "/run/fanli-f.pid");
     assert_eq!(said(&drive.one(&up)), ["state: stopped -> running"]);
     assert_ne!(pids(), first);
     // The pid file of another process says nothing.
-    copy.sh("kill -9 $(cat /run/fanli-f.pid); echo 1 > /run/fanli-f.pid");
+    kill(&copy, "/run/fanli-f.pid");
+    copy.sh("echo 1 > /run/fanli-f.pid");
     assert_eq!(said(&drive.one(&up)), ["state: stopped -> running"]);
     let before = pids();
     assert_eq!(before.split(' ').count(), 1);
@@ -297,7 +305,7 @@ fn dockerd_where_its_script_cannot_start_it() {
     // `docker version` has succeeded: it is of use at once.
     assert_eq!(copy.sh("docker ps --quiet | wc -l; pidof dockerd | wc -w"), "0\n1");
     drive.one(&up).no_change();
-    copy.sh("kill -9 $(cat /run/docker.pid)");
+    kill(&copy, "/run/docker.pid");
     assert_eq!(said(&drive.one(&up)), ["state: stopped -> running"]);
     assert_eq!(said(&drive.one(&with(&up, [("state", "stopped".into())]))), ["state: running -> stopped"]);
     assert_eq!(copy.sh("pidof dockerd || :"), "");

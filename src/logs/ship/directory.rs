@@ -1,12 +1,9 @@
 //! Copies in a directory of this host, where another file system is mounted.
 
 use std::fs::File;
-use std::io::{Read, Write as _, copy, sink};
+use std::io::{Read as _, Seek as _, Write as _, copy, sink};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{
     Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, fadvise, fstat, fsync, futimens,
@@ -16,13 +13,11 @@ use rustix::io::Errno;
 
 use super::Done;
 use super::parcel::Parcel;
+use super::throttle::Throttled;
 use crate::failure::{Context as _, Failure};
 use crate::logs::segment::{name_of, parent};
 use crate::logs::tally::Counted;
 use crate::system::fs::open_folder;
-
-/// How much is read and written at once, in bytes.
-const CHUNK: usize = 256 * 1024;
 
 /// Stores copies in a directory; `disk` is that of the logs, `rate` the most bytes in a second.
 pub(super) fn store(
@@ -62,7 +57,8 @@ fn put(to: &OwnedFd, parcel: &Parcel, rate: Option<u64>) -> std::io::Result<bool
     }
     let unfinished = format!(".{name}.new");
     let file = make(&dir, &unfinished)?;
-    send(&parcel.file, &file, rate)?;
+    copy(&mut Throttled::new(&parcel.file, rate), &mut &file)?;
+    (&parcel.file).rewind()?;
     let changed =
         Timespec { tv_sec: parcel.stat.st_mtime, tv_nsec: i64::try_from(parcel.stat.st_mtime_nsec).unwrap_or(0) };
     futimens(&file, &Timestamps { last_access: changed, last_modification: changed })?;
@@ -115,22 +111,4 @@ fn is_same(dir: &OwnedFd, name: &str, parcel: &Parcel) -> std::io::Result<bool> 
     let mut counted = Counted::new(file.take(parcel.bytes.saturating_add(1)));
     copy(&mut counted, &mut sink())?;
     Ok(counted.tally.bytes == parcel.bytes && counted.tally.sha256() == parcel.sha256)
-}
-
-/// Copies all of a file, at most `rate` bytes in a second.
-fn send(from: &File, mut to: &File, rate: Option<u64>) -> std::io::Result<()> {
-    let (begin, mut buffer, mut at) = (Instant::now(), vec![0; CHUNK], 0_u64);
-    loop {
-        let came = from.read_at(&mut buffer, at)?;
-        if came == 0 {
-            return Ok(());
-        }
-        to.write_all(buffer.get(..came).unwrap_or_default())?;
-        at += u64::try_from(came).unwrap_or(0);
-        if let Some(rate) = rate {
-            #[expect(clippy::cast_precision_loss, reason = "a pause need not be exact")]
-            let due = Duration::from_secs_f64(at as f64 / rate.max(1) as f64);
-            sleep(due.saturating_sub(begin.elapsed()));
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Stores copies of closed segments elsewhere, each once, and writes down in the [ledger](super::ledger) that it did.
 //!
 //! ```text
-//! [folder](super::folder): what has no copy yet -> [parcel]: opened, and checked against its seal -> [directory], [rsync]: sent, and compared
+//! [folder](super::folder): what has no copy yet -> [parcel]: opened, and checked against its seal -> [directory], [rsync], [objects]: sent, and compared
 //! ```
 //!
 //! A copy is known by its name, which holds a random ID: one that is there already is compared and never written over. So what was sent by a
@@ -9,8 +9,10 @@
 //! folder, with its seals, so that `fanli logs keep` works there as well.
 
 mod directory;
+mod objects;
 mod parcel;
 mod rsync;
+mod throttle;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -185,6 +187,7 @@ impl<'a> Queue<'a> {
         };
         let sent = match &shipping.to {
             Target::Directory(path) => directory::store(path, shipping.rate, folder.shelf.disk, &parcels, &mut done),
+            Target::Bucket(bucket, prefix) => objects::store((bucket, prefix), shipping, &parcels, &mut done),
             Target::Rsync(_) => rsync::store(shipping, &self.ledger.stage(), &parcels, &mut done),
         };
         // What was not sent waits.

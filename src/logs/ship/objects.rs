@@ -1,0 +1,42 @@
+//! Copies as objects of a store that speaks S3.
+
+use std::io::Seek as _;
+use std::path::Path;
+
+use super::Done;
+use super::parcel::Parcel;
+use super::throttle::Throttled;
+use crate::failure::{Context as _, Failure};
+use crate::logs::policy::Shipping;
+use crate::system::object_store::{ObjectStore, Put, Sums};
+
+/// Stores copies in a bucket, below a prefix.
+pub(super) fn store(
+    (bucket, prefix): (&str, &str),
+    shipping: &Shipping,
+    parcels: &[Parcel],
+    done: Done<'_>,
+) -> Result<(), Failure> {
+    let account = shipping.key.as_deref().ok_or_else(|| Failure::new("the file with the account is not declared"))?;
+    let store = ObjectStore::open(bucket, account)?;
+    let object = |path: &Path| {
+        let path = path.to_str().unwrap_or_default();
+        if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") }
+    };
+    for parcel in parcels {
+        // The seal first; one that is there already stays.
+        let seal = parcel.seal.as_slice();
+        let sums = Sums::of(seal).with_context(|| "cannot read the seal".to_owned())?;
+        store.put(&object(&parcel.seal_path), &mut &*seal, &sums)?;
+        let failed = || format!("cannot read {}", parcel.path.display());
+        let sums = Sums::of(&parcel.file).with_context(failed)?;
+        (&parcel.file).rewind().with_context(failed)?;
+        let mut body = Throttled::new(&parcel.file, shipping.rate);
+        let stored = match store.put(&object(&parcel.path), &mut body, &sums)? {
+            Put::Stored => Ok(()),
+            Put::Other => Err(parcel.differs(Path::new(&shipping.to.to_string()))),
+        };
+        done(parcel, stored);
+    }
+    Ok(())
+}
