@@ -36,6 +36,7 @@ mod facts;
 mod kill;
 mod lab;
 mod log_keep;
+mod log_model;
 mod log_pipe;
 mod log_ship;
 mod logins;
