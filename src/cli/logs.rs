@@ -1,5 +1,6 @@
 //! `fanli logs`: keeps what `fanli log-pipe` has written, and stores copies of it.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -137,7 +138,8 @@ impl Limits {
     fn groups(&self) -> Result<Vec<(Policy, Vec<Place>)>, Failure> {
         if !self.folders.is_empty() {
             let place = |path: &PathBuf| Place { path: path.clone(), ship: self.shipping() };
-            return Ok(vec![(self.policy(), self.folders.iter().map(place).collect())]);
+            let folders: BTreeSet<PathBuf> = self.folders.iter().map(|folder| folder.components().collect()).collect();
+            return Ok(vec![(self.policy(), folders.iter().map(place).collect())]);
         }
         let probe = probe(self.state_dir());
         let declared: Vec<Logs> = declared(&probe)?.into_iter().collect::<Result<_, _>>()?;
@@ -197,8 +199,17 @@ pub(super) fn run(args: &Args) -> ExitCode {
     };
     let (mut stays, mut waits, state_dir) = (Stays::default(), Waiting::default(), limits.state_dir());
     for (policy, places) in groups {
-        let kept = keep(&places, &policy, &state_dir, check, &mut say);
-        let waiting = ship(&places, &policy, &state_dir, check, &mut say);
+        let held_back: Vec<Place> = places.iter().map(Place::holding_back).collect();
+        let mut kept = keep(&held_back, &policy, &state_dir, check, &mut say);
+        let mut failed = false;
+        let waiting = ship(&places, &policy, &state_dir, check, |said| {
+            failed |= matches!(said.what, What::Failed(_));
+            say(said);
+        });
+        // What could not be stored may go now, where that was asked for.
+        if failed && places.iter().any(Place::may_drop) {
+            kept = keep(&places, &policy, &state_dir, check, &mut say);
+        }
         stays = Stays { segments: stays.segments + kept.segments, bytes: stays.bytes + kept.bytes };
         waits = Waiting { segments: waits.segments + waiting.segments, bytes: waits.bytes + waiting.bytes, ..waits };
     }

@@ -175,8 +175,8 @@ impl Folder {
 struct Parts {
     /// When its seal was written: seconds since 1970.
     sealed: Option<i64>,
-    /// What the file takes on the disk, and when it changed.
-    plain: Option<(u64, i64)>,
+    /// What the file takes on the disk, when it changed, and its length.
+    plain: Option<(u64, i64, u64)>,
     packed: Option<(Codec, u64)>,
 }
 
@@ -186,7 +186,7 @@ impl Parts {
         let bytes = u64::try_from(stat.st_blocks).unwrap_or(0).saturating_mul(512);
         match Codec::ALL.into_iter().find(|codec| name.ends_with(codec.extension())) {
             Some(codec) => self.packed = Some((codec, bytes)),
-            None => self.plain = Some((bytes, stat.st_mtime)),
+            None => self.plain = Some((bytes, stat.st_mtime, u64::try_from(stat.st_size).unwrap_or(0))),
         }
     }
 
@@ -197,7 +197,7 @@ impl Parts {
     /// `None` when its seal went away meanwhile. `is_stored` says of a closed segment whether a copy of it is stored.
     fn piece(&self, dir: &OwnedFd, name: &str, is_stored: impl Fn(&Seal) -> bool) -> Option<Piece> {
         let seal = Seal::read(dir, name);
-        let changed = self.plain.map(|(_, changed)| changed).or(self.sealed)?;
+        let changed = self.plain.map(|(_, changed, _)| changed).or(self.sealed)?;
         let state = match (&seal, self.plain, self.packed) {
             (_, None, Some(_)) => State::Packed,
             (Some(Seal { closed: Some(_), .. }), ..) => State::Closed,
@@ -209,8 +209,11 @@ impl Parts {
             // The period may have been longer than its writer lived.
             _ => changed,
         };
-        let bytes = self.plain.map_or(0, |(bytes, _)| bytes) + self.packed.map_or(0, |(_, bytes)| bytes);
-        Some(Piece { end, bytes, state, stored: seal.as_ref().is_some_and(is_stored) })
+        let bytes = self.plain.map_or(0, |(bytes, ..)| bytes) + self.packed.map_or(0, |(_, bytes)| bytes);
+        // One that has changed since it was closed is no longer what is stored.
+        let closed = seal.as_ref().and_then(|seal| seal.closed.as_ref());
+        let as_closed = self.plain.zip(closed).is_none_or(|((.., length), closed)| length == closed.bytes);
+        Some(Piece { end, bytes, state, stored: as_closed && seal.as_ref().is_some_and(is_stored) })
     }
 }
 

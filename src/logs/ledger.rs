@@ -6,13 +6,14 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use super::seal::Seal;
@@ -94,6 +95,8 @@ fn month(end: Timestamp) -> String {
 impl Ledger {
     /// The ledger of a folder, below fanli's state directory.
     pub fn of(state_dir: &Path, folder: &Path) -> Self {
+        // However it is spelled.
+        let folder: PathBuf = folder.components().collect();
         let name = Digest::of(folder.as_os_str().as_encoded_bytes()).short();
         Self { dir: state_dir.join("ledger").join(name) }
     }
@@ -106,7 +109,7 @@ impl Ledger {
         let failed = || format!("cannot lock {}", self.dir.display());
         self.make()?;
         let path = self.dir.join("lock");
-        let file = File::options().create(true).append(true).mode(0o600).open(path).with_context(failed)?;
+        let file = open(&path, File::options().create(true).append(true)).with_context(failed)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -132,8 +135,7 @@ impl Ledger {
         let path = self.dir.join(format!("{}.jsonl", month(end)));
         let failed = || format!("cannot write {}", path.display());
         self.make()?;
-        let mut file =
-            File::options().create(true).read(true).append(true).mode(0o600).open(&path).with_context(failed)?;
+        let mut file = open(&path, File::options().create(true).read(true).append(true)).with_context(failed)?;
         let mut line = serde_json::to_vec(entry).with_context(failed)?;
         line.push(b'\n');
         if ends_within_a_line(&mut file).with_context(failed)? {
@@ -159,7 +161,7 @@ impl Ledger {
     fn each(&self, month: &str, mut hear: impl FnMut(Entry)) -> Result<(), Failure> {
         let path = self.dir.join(format!("{month}.jsonl"));
         let failed = || format!("cannot read {}", path.display());
-        let file = match File::open(&path) {
+        let file = match open(&path, File::options().read(true)) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             opened => opened.with_context(failed)?,
         };
@@ -206,6 +208,13 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Opens a file of the ledger, or makes it for root alone. What is no plain file was put there by others.
+fn open(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = options.mode(0o600).custom_flags(flags.bits().cast_signed()).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no plain file")) }
 }
 
 /// Whether the last line of a file has no end.

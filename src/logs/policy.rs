@@ -66,6 +66,18 @@ impl Place {
         self.ship.as_ref().map(at).unwrap_or_default()
     }
 
+    /// Returns the same, but that nothing is removed without a copy: before it was tried to store them, nothing may be.
+    #[must_use]
+    pub fn holding_back(&self) -> Self {
+        let ship = self.ship.clone().map(|ship| Shipping { unshipped: Unshipped::Keep, ..ship });
+        Self { path: self.path.clone(), ship }
+    }
+
+    /// Returns whether segments without a copy may be removed.
+    pub fn may_drop(&self) -> bool {
+        self.ship.as_ref().is_some_and(|ship| ship.unshipped == Unshipped::Drop)
+    }
+
     /// Returns whether a segment without a stored copy must stay.
     pub(super) fn holds_back_unshipped(&self) -> bool {
         self.ship.as_ref().is_some_and(|ship| ship.unshipped == Unshipped::Keep)

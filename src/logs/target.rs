@@ -58,6 +58,9 @@ impl FromStr for Target {
             return match (host.is_empty() || host.ends_with('@'), module.is_empty()) {
                 (true, _) => Err("names no host".to_owned()),
                 (_, true) => Err("names no module: `rsync://HOST/MODULE/PATH`".to_owned()),
+                _ if !is_host(host.rsplit('@').next().unwrap_or(""), true) => {
+                    Err("names a host or a port that cannot be one".to_owned())
+                }
                 _ if host.rsplit_once('@').is_some_and(|(user, _)| user.contains(':')) => {
                     Err("holds a password, which messages would show: put it into a file, and name that as the key"
                         .to_owned())
@@ -83,13 +86,26 @@ impl FromStr for Target {
                 Err("names a module with `::`: write `rsync://HOST/MODULE/PATH`".to_owned())
             }
             Some((host, path))
-                if !host.is_empty() && !host.contains('/') && !path.is_empty() && !host.starts_with('-') =>
+                if path.starts_with('/')
+                    && !host.starts_with('-')
+                    && is_host(host.rsplit('@').next().unwrap_or(""), false) =>
             {
                 Ok(Self::Rsync(text.trim_end_matches('/').to_owned()))
             }
             _ => Err(format!("is no target: it is {FORMS}")),
         }
     }
+}
+
+/// Whether a text may name a host, with a port behind it where there may be one.
+fn is_host(text: &str, with_port: bool) -> bool {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => (address, rest.strip_prefix(':').or((!rest.is_empty()).then_some("-"))),
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    let plain = |sign: char| sign.is_alphanumeric() || ".-_:%".contains(sign);
+    let port = port.is_none_or(|port| with_port && port.parse::<u16>().is_ok_and(|port| port > 0));
+    !host.is_empty() && !host.starts_with('-') && host.chars().all(plain) && port
 }
 
 impl fmt::Display for Target {
@@ -116,7 +132,8 @@ mod tests {
             "rsync://store:8873/logs",
             "rsync://logs@store/logs",
             "logs@store:/srv",
-            "store:logs",
+            "store:/logs",
+            "rsync://[fd00::1]:873/logs",
         ] {
             let target = read(text).unwrap();
             assert_eq!(target.to_string(), text);
@@ -144,6 +161,10 @@ mod tests {
             ("s3://key:secret@logs/x", "names no bucket"),
             ("ftp://store/logs", "is not known here"),
             ("store:", "is no target"),
+            ("store:logs", "is no target"),
+            ("u@-h:/p", "is no target"),
+            ("rsync://store:99999/logs", "names a host or a port that cannot be one"),
+            ("rsync://-store/logs", "names a host or a port that cannot be one"),
             (":x", "is no target"),
         ];
         for (text, says) in wrong {

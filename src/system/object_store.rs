@@ -21,6 +21,8 @@ const MOST_OBJECT: u64 = 5 << 30;
 const LIMIT: Duration = Duration::from_secs(60);
 /// How slow a store may be at most, in bytes a second.
 const SLOWEST: u64 = 16 * 1024;
+/// What a store answers that has something against one object: bad request, too large, its name too long, not processable.
+const OF_AN_OBJECT: [u16; 4] = [400, 413, 414, 422];
 /// How long a signature is good for.
 const SIGNED: Duration = Duration::from_secs(3600);
 
@@ -43,12 +45,14 @@ pub struct Sums {
 }
 
 /// What became of an object that was put.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Put {
     /// It is there, and is what was sent.
     Stored,
     /// Another one is there.
     Other,
+    /// The store does not take it, whatever it says of others: its name is too long, it was damaged on the way.
+    Refused(Failure),
 }
 
 impl Sums {
@@ -69,6 +73,18 @@ impl Sums {
             sha256.update(bytes);
             length += u64::try_from(came).unwrap_or(0);
         }
+    }
+}
+
+impl Sums {
+    /// Whether an object is this, by what its store has computed of it; `None` where that says nothing.
+    fn are_said_by(&self, answer: &ureq::http::Response<ureq::Body>) -> Option<bool> {
+        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
+        if let Some(sha256) = header("x-amz-checksum-sha256") {
+            return Some(sha256 == base64(&self.sha256));
+        }
+        // Of an object that is encrypted with a key of its own, the tag is something else (AWS API Reference, "Object").
+        (header("etag")?.trim_matches('"') == hex(&self.md5)).then_some(true)
     }
 }
 
@@ -142,7 +158,12 @@ impl ObjectStore {
         let mut answer = self.agent.run(request).map_err(|error| failed("put", object, error))?;
         // 409 and 412: another one put it meanwhile.
         if ![200, 409, 412].contains(&answer.status().as_u16()) {
-            return Err(refused("put", object, &mut answer));
+            let of_it_alone = OF_AN_OBJECT.contains(&answer.status().as_u16());
+            let failure = refused("put", object, &mut answer);
+            return if of_it_alone { Ok(Put::Refused(failure)) } else { Err(failure) };
+        }
+        if answer.status() == 200 && sums.are_said_by(&answer) == Some(true) {
+            return Ok(Put::Stored);
         }
         match self.compare(object, sums)? {
             Some(true) => Ok(Put::Stored),
@@ -166,19 +187,14 @@ impl ObjectStore {
             404 => return Ok(None),
             _ => return Err(refused("look at", object, &mut answer)),
         }
-        let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        let length = header("content-length").and_then(|length| length.parse().ok());
+        let length = answer.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
         if length.is_some_and(|length: u64| length != sums.length) {
             return Ok(Some(false));
         }
-        if let Some(sha256) = header("x-amz-checksum-sha256") {
-            return Ok(Some(sha256 == base64(&sums.sha256)));
+        match sums.are_said_by(&answer) {
+            Some(same) => Ok(Some(same)),
+            None => self.read(object).map(|read| Some(read == *sums)),
         }
-        // Of an object that is encrypted with a key of its own, it is something else (AWS, "Object").
-        if header("etag").is_some_and(|etag| etag.trim_matches('"') == hex(&sums.md5)) {
-            return Ok(Some(true));
-        }
-        self.read(object).map(|read| Some(read == *sums))
     }
 
     fn read(&self, object: &str) -> Result<Sums, Failure> {

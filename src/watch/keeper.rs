@@ -92,7 +92,9 @@ impl Keeper {
             return;
         }
         let (probe_of_keeper, probe_of_shipper) = (probe.clone(), probe.clone());
-        self.keeping.begin("keeper", again, move || keep_all(&probe_of_keeper));
+        // Only after copies could not be stored may files go without one, where that is declared.
+        let may_drop = self.kept.shipped.as_ref().is_some_and(|shipped| !shipped.trouble.is_empty());
+        self.keeping.begin("keeper", again, move || keep_all(&probe_of_keeper, may_drop));
         self.shipping.begin("shipper", again, move || ship_all(&probe_of_shipper));
     }
 
@@ -216,11 +218,14 @@ fn told(said: &Said, failure: &Failure) -> String {
     format!("logs: {}: {failure}{hint}", said.path.display())
 }
 
-fn keep_all(probe: &Probe) -> Keeping {
+fn keep_all(probe: &Probe, may_drop: bool) -> Keeping {
     let mut done = Keeping::default();
     let (sound, trouble) = sound(probe);
     done.kept = Kept { at: now(), folders: sound.len(), trouble, ..Kept::default() };
-    for (policy, places) in grouped(sound) {
+    for (policy, mut places) in grouped(sound) {
+        if !may_drop {
+            places = places.iter().map(Place::holding_back).collect();
+        }
         let stays = keep(&places, &policy, probe.state_dir(), false, |said| match &said.what {
             What::Removed(removed) => {
                 done.removed = (done.removed.0 + 1, done.removed.1 + removed.bytes);

@@ -19,6 +19,9 @@ use crate::logs::segment::{name_of, parent};
 use crate::logs::tally::Counted;
 use crate::system::fs::open_folder;
 
+/// What a storage may have against a name.
+const OF_THE_NAME: [Errno; 3] = [Errno::NAMETOOLONG, Errno::ILSEQ, Errno::INVAL];
+
 /// Stores copies in a directory; `disk` is that of the logs, `rate` the most bytes in a second.
 pub(super) fn store(
     target: &Path,
@@ -28,15 +31,36 @@ pub(super) fn store(
     done: Done<'_>,
 ) -> Result<(), Failure> {
     let to = open_folder(target)?;
-    if fstat(&to).with_context(|| format!("cannot look at {}", target.display()))?.st_dev == disk {
-        return Err(Failure::new(format!("{} is on the same file system as the logs", target.display()))
-            .because("nothing is mounted there, or a copy would be lost together with them")
-            .hint("mount the storage first: a `mount` task before the `logs` task"));
+    let looked = |what: &OwnedFd| fstat(what).with_context(|| format!("cannot look at {}", target.display()));
+    let place = looked(&to)?;
+    let not_mounted = |whose: &str| {
+        Failure::new(format!("{} is on the same file system as {whose}", target.display()))
+            .because("nothing is mounted there")
+            .hint("mount the storage first: a `mount` task before the `logs` task")
+    };
+    if place.st_dev == disk {
+        return Err(not_mounted("the logs"));
+    }
+    if place.st_dev == looked(&open_folder(Path::new("/"))?)?.st_dev {
+        return Err(not_mounted("`/`"));
     }
     for parcel in parcels {
         let failed = || format!("cannot write {}", target.join(&parcel.path).display());
-        let stored = put(&to, parcel, rate).with_context(failed)?;
-        done(parcel, if stored { Ok(()) } else { Err(parcel.differs(target)) });
+        let stored = match put(&to, parcel, rate) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(parcel.differs(target)),
+            // A matter of this name alone: the storage takes others.
+            Err(error) if OF_THE_NAME.contains(&Errno::from_io_error(&error).unwrap_or(Errno::IO)) => {
+                Err(error).with_context(failed)
+            }
+            Err(error) => return Err(error).with_context(failed),
+        };
+        // Unmounted meanwhile, it would go with the mount.
+        let now = looked(&open_folder(target)?)?;
+        if (now.st_dev, now.st_ino) != (place.st_dev, place.st_ino) {
+            return Err(Failure::new(format!("{} is another directory than a moment ago", target.display())));
+        }
+        done(parcel, stored);
     }
     Ok(())
 }

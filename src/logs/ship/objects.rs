@@ -27,7 +27,10 @@ pub(super) fn store(
         // The seal first; one that is there already stays.
         let seal = parcel.seal.as_slice();
         let sums = Sums::of(seal).with_context(|| "cannot read the seal".to_owned())?;
-        store.put(&object(&parcel.seal_path), &mut &*seal, &sums)?;
+        if let Put::Refused(failure) = store.put(&object(&parcel.seal_path), &mut &*seal, &sums)? {
+            done(parcel, Err(failure));
+            continue;
+        }
         let failed = || format!("cannot read {}", parcel.path.display());
         let sums = Sums::of(&parcel.file).with_context(failed)?;
         (&parcel.file).rewind().with_context(failed)?;
@@ -35,6 +38,7 @@ pub(super) fn store(
         let stored = match store.put(&object(&parcel.path), &mut body, &sums)? {
             Put::Stored => Ok(()),
             Put::Other => Err(parcel.differs(Path::new(&shipping.to.to_string()))),
+            Put::Refused(failure) => Err(failure),
         };
         done(parcel, stored);
     }

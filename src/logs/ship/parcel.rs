@@ -72,7 +72,11 @@ impl Parcel {
         let of_lines = lines.as_ref().unwrap_or(&raw.tally);
         if of_lines.bytes != closed.bytes || of_lines.sha256() != closed.sha256 {
             return Err(Failure::new(format!("{file_name} is not as its seal says, and is not stored"))
-                .because(format!("its lines have {} bytes, its seal says {}", of_lines.bytes, closed.bytes))
+                .because(if of_lines.bytes == closed.bytes {
+                    "its lines have another SHA-256".to_owned()
+                } else {
+                    format!("its lines have {} bytes, its seal says {}", of_lines.bytes, closed.bytes)
+                })
                 .hint("something has changed it after it was closed"));
         }
         (&file).rewind().with_context(failed)?;

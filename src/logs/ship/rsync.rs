@@ -89,13 +89,14 @@ impl<'a> Stage<'a> {
                 done(parcel, Err(parcel.differs(Path::new(&shipping.to.to_string()))));
             } else if !missing.contains(path) {
                 done(parcel, Ok(()));
+            } else if let Some(failure) = &partly {
+                // rsync went on with the others.
+                done(parcel, Err(failure.clone()));
+            } else {
+                return Err(Failure::new("rsync has sent a file that is not there"));
             }
         }
-        match (missing.is_empty(), partly) {
-            (true, _) => Ok(()),
-            (false, Some(failure)) => Err(failure),
-            (false, None) => Err(Failure::new("rsync has sent a file that is not there")),
-        }
+        Ok(())
     }
 
     /// A call that reads the list.
