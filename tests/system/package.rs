@@ -272,15 +272,17 @@ fn daemons_of_packages_start_only_when_asked_to() {
 fn another_package_manager_is_waited_for() {
     let copy = deb_host();
     let drive = copy.drive();
-    // dpkg itself is at work for a while.
+    // At work, and stopped as long as it is to hold its lock.
     let hold = "apt-get -qq update; (apt-get -y install fanli-slow > /dev/null 2>&1 &) ; \
-                until pidof dpkg > /dev/null; do sleep 0.05; done";
+                until grep -q \":$(stat -c %i /var/lib/dpkg/lock-frontend) \" /proc/locks; do sleep 0.01; done; \
+                kill -STOP $(pidof apt-get)";
     copy.sh(hold);
     let impatient = with(package(&["fanli-extra"]), [("lock_wait", Value::Duration(Duration::from_millis(100)))]);
     let report = drive.one(&impatient);
     let text = report.failed().to_string();
     assert!(text.starts_with("/var/lib/dpkg/lock-frontend is held by process "), "{text}");
     assert!(text.ends_with("(`apt-get`): over its limit `lock_wait` of 100ms"), "{text}");
+    copy.sh("(sleep 4; kill -CONT $(pidof apt-get)) > /dev/null 2>&1 &");
     let patient = drive.one(&package(&["fanli-extra"]));
     said(&patient);
     assert!(patient.progress.iter().any(|line| line.starts_with("waiting for process ")), "{:?}", patient.progress);
