@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value as Json, json};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{RootCerts, TlsConfig};
 
 use super::jitter;
 use crate::failure::{Context as _, Failure, FailureKind};
+use crate::system::http::{certificates, host_authorities};
 
 /// How long one member may take: limit `etcd_request`. A frozen one costs this once.
 pub(super) const ETCD_REQUEST: Duration = Duration::from_secs(3);
@@ -78,7 +79,7 @@ impl Gateway {
         let variable = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
         let login = variable("FANLI_ETCD_USER").zip(variable("FANLI_ETCD_PASSWORD"));
         let roots = match variable("FANLI_ETCD_CA") {
-            None => host_roots(),
+            None => host_authorities(),
             Some(path) => {
                 let pem = std::fs::read(&path).with_context(|| format!("cannot read FANLI_ETCD_CA={path}"))?;
                 Some(certificates(&pem))
@@ -232,17 +233,4 @@ impl Gateway {
             _ => Err(Trouble::Refused(Failure::new("etcd refuses a question").because(why))),
         }
     }
-}
-
-fn certificates(pem: &[u8]) -> RootCerts {
-    let found = parse_pem(pem).filter_map(|item| match item {
-        Ok(PemItem::Certificate(certificate)) => Some(certificate),
-        _ => None,
-    });
-    found.collect::<Vec<_>>().into()
-}
-
-/// The authorities that this machine trusts.
-fn host_roots() -> Option<RootCerts> {
-    crate::system::http::AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).map(|pem| certificates(&pem))
 }

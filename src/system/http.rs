@@ -21,7 +21,7 @@ pub const MOST_BODY: usize = 1024 * 1024;
 const MOST_REDIRECTS: u32 = 10;
 
 /// Where distributions keep the authorities that the host trusts: Debian, Red Hat, SUSE, Alpine.
-pub(crate) const AUTHORITIES: [&str; 3] =
+const AUTHORITIES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem"];
 
 /// The longest of those files that is read.
@@ -147,12 +147,12 @@ impl Probe {
 }
 
 /// Returns the authorities that this host trusts; `None` when it has no list, and the public ones that came with fanli count.
-pub(super) fn host_authorities() -> Option<RootCerts> {
+pub(crate) fn host_authorities() -> Option<RootCerts> {
     AUTHORITIES.iter().find_map(|path| std::fs::read(path).ok()).map(|bytes| certificates(&bytes))
 }
 
 /// The certificates in a PEM file. One that cannot be read vouches for nothing.
-fn certificates(bytes: &[u8]) -> RootCerts {
+pub(crate) fn certificates(bytes: &[u8]) -> RootCerts {
     let found = parse_pem(bytes).filter_map(|item| match item {
         Ok(PemItem::Certificate(certificate)) => Some(certificate),
         _ => None,

@@ -220,6 +220,16 @@ fn a_writer_that_was_killed_is_closed_and_what_is_no_segment_is_left_alone() {
 /// Calls that change what stands there.
 pub(crate) const CALLS: &str = "openat,write,fsync,rename,renameat,renameat2,unlink,unlinkat,fchmod,fchown,utimensat";
 
+/// Each call that stands in a trace of strace, and which of its name it is.
+pub(crate) fn calls(trace: &Path) -> Vec<(String, u32)> {
+    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+    for line in fs::read_to_string(trace).unwrap().lines() {
+        let call = line.split_once(' ').unwrap().1.trim_start().split('(').next().unwrap().to_owned();
+        *counts.entry(call).or_default() += 1;
+    }
+    counts.into_iter().flat_map(|(call, most)| (1..=most).map(move |which| (call.clone(), which))).collect()
+}
+
 #[test]
 fn killed_anywhere_no_line_is_lost_and_the_next_keeper_goes_on() {
     let logs_of_strace = tempfile::tempdir().unwrap();
@@ -243,13 +253,7 @@ fn killed_anywhere_no_line_is_lost_and_the_next_keeper_goes_on() {
     assert!(strace(whole.path(), None).status.success());
     let done = held(whole.path());
     assert_eq!(done.len(), 4);
-    let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-    for line in fs::read_to_string(&log).unwrap().lines() {
-        let call = line.split_once(' ').unwrap().1.trim_start().split('(').next().unwrap().to_owned();
-        *counts.entry(call).or_default() += 1;
-    }
-    let points: Vec<(String, u32)> =
-        counts.into_iter().flat_map(|(call, most)| (1..=most).map(move |which| (call.clone(), which))).collect();
+    let points = calls(&log);
     assert!(points.len() > 60, "{points:?}");
     let mut killed = 0;
     for (call, which) in Chance::new().some(points, moments(16, usize::MAX)) {

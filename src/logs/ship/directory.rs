@@ -1,7 +1,7 @@
 //! Copies in a directory of this host, where another file system is mounted.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _, copy, sink};
+use std::io::{Read as _, Write as _, copy, sink};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -82,7 +82,6 @@ fn put(to: &OwnedFd, parcel: &Parcel, rate: Option<u64>) -> std::io::Result<bool
     let unfinished = format!(".{name}.new");
     let file = make(&dir, &unfinished)?;
     copy(&mut Throttled::new(&parcel.file, rate), &mut &file)?;
-    (&parcel.file).rewind()?;
     let changed =
         Timespec { tv_sec: parcel.stat.st_mtime, tv_nsec: i64::try_from(parcel.stat.st_mtime_nsec).unwrap_or(0) };
     futimens(&file, &Timestamps { last_access: changed, last_modification: changed })?;
