@@ -19,6 +19,9 @@ use crate::system::{Actuator, Probe};
 /// How often it is looked whether a port is listened on.
 const EVERY: Duration = Duration::from_millis(100);
 
+/// How long a killed program may take to end.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
+
 /// The number of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
 
@@ -105,8 +108,9 @@ impl Trial {
         take_addresses(&hall.subject.addresses, &inside, hall.hands).await?;
         let smokes = self.smokes()?;
         let listens = match self.listening(pid, &smokes, hall).await {
-            Err(_) if !hall.lives().await? => return Err(self.died(argv, hall).await?),
-            other => other?,
+            Ok(listens) => listens,
+            Err(failure) if hall.lives().await? => return Err(hall.told(failure).await),
+            Err(_) => return Err(self.died(argv, hall).await?),
         };
         self.fits(&listens, hall)?;
         self.ask(&smokes, &listens, &found, hall).await?;
@@ -139,7 +143,7 @@ impl Trial {
             if Instant::now() >= deadline || hall.hands.process(pid).is_none() {
                 let limit = Failure::timeout("ready_within", self.ready_within);
                 let what = format!("generation {} does not listen on port {port}", self.generation);
-                return Err(hall.told(limit.within(what)).await);
+                return Err(limit.within(what));
             }
             tokio::time::sleep(EVERY).await;
         }
@@ -191,8 +195,18 @@ impl Hall<'_> {
         found.map(|found| found.exit.0).ok_or_else(gone)
     }
 
-    /// Adds what the program itself said.
+    /// Adds what the program itself said. It is killed for that: what it has said of a request may reach Docker after its answer, but not after
+    /// its end.
     async fn told(&self, mut failure: Failure) -> Failure {
+        let ended = async {
+            if self.lives().await? {
+                self.docker.signal(&self.name, "KILL").await?;
+                self.docker.ended(&self.name, ENDS_WITHIN).await?;
+            }
+            Ok::<_, Failure>(())
+        };
+        // One that does not end has said something, too.
+        let _ = ended.await;
         match self.docker.last_said(&self.name).await {
             Ok(said) if said.is_empty() => {}
             Ok(said) => failure = failure.because(format!("it said:\n{said}")),
