@@ -41,6 +41,9 @@ pub(super) struct Seal {
     pub(super) begin: Timestamp,
     /// The end of its period.
     pub(super) end: Timestamp,
+    /// When it was begun. Seals of earlier versions do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) opened: Option<Timestamp>,
     /// `None` as long as it is written.
     #[serde(flatten)]
     pub(super) closed: Option<Closed>,
@@ -77,8 +80,8 @@ pub(super) fn segment_of(name: &str) -> Option<&str> {
 
 impl Seal {
     /// The seal of a segment that is about to be written.
-    pub(super) fn open(period: &Period) -> Self {
-        Self { begin: period.begin, end: period.end, closed: None }
+    pub(super) fn open(period: &Period, now: Timestamp) -> Self {
+        Self { begin: period.begin, end: period.end, opened: Some(now), closed: None }
     }
 
     /// Puts it beside a segment that is not there yet. After a power cut it may be empty.

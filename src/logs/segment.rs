@@ -6,6 +6,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
+use jiff::Timestamp;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, flock, fstat, fsync, mkdirat, openat, renameat, symlinkat, unlinkat,
 };
@@ -39,6 +40,7 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     file: File,
     pub(super) period: Period,
+    opened: Timestamp,
     pub(super) tally: Tally,
 }
 
@@ -48,7 +50,8 @@ impl Segment {
     pub(super) fn make(folder: &OwnedFd, path: &Path, period: Period, mode: Mode) -> Result<Self, Errno> {
         let dir = parent(folder, path)?;
         let name = name_of(path)?;
-        Seal::open(&period).begin(&dir, name)?;
+        let opened = Timestamp::now();
+        Seal::open(&period, opened).begin(&dir, name)?;
         let flags =
             OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&dir, name, flags, mode).inspect_err(|_| {
@@ -56,7 +59,7 @@ impl Segment {
         })?;
         // Held by the keeper, which has taken it for one that was left: another one is begun.
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { dir, path: path.to_owned(), file: File::from(file), period, tally: Tally::new() })
+        Ok(Self { dir, path: path.to_owned(), file: File::from(file), period, opened, tally: Tally::new() })
     }
 
     /// Whether its name is gone, and what is written into it goes with the last descriptor.
@@ -81,7 +84,7 @@ impl Segment {
     pub(super) fn seal(&self, why: Why, dropped: Dropped) -> Result<(), Errno> {
         fsync(&self.file)?;
         let closed = self.tally.closed(why, dropped);
-        Seal { closed: Some(closed), ..Seal::open(&self.period) }.replace(&self.dir, name_of(&self.path)?)
+        Seal { closed: Some(closed), ..Seal::open(&self.period, self.opened) }.replace(&self.dir, name_of(&self.path)?)
     }
 }
 

@@ -43,9 +43,10 @@ pub(super) fn close(dir: &OwnedFd, segment: &Segment) -> Result<(), Failure> {
     std::io::copy(&mut counted, &mut std::io::sink()).with_context(failed)?;
     fsync(&file).with_context(failed)?;
     let changed = Timestamp::from_second(stat.st_mtime).unwrap_or_default();
-    let (begin, end) = Seal::read(dir, &segment.name).map_or((changed, changed), |seal| (seal.begin, seal.end));
+    let unknown = Seal { begin: changed, end: changed, opened: None, closed: None };
+    let seal = Seal::read(dir, &segment.name).unwrap_or(unknown);
     let closed = counted.tally.closed(Why::Left, Dropped::default());
-    Seal { begin, end, closed: Some(closed) }.replace(dir, &segment.name).with_context(failed)
+    Seal { closed: Some(closed), ..seal }.replace(dir, &segment.name).with_context(failed)
 }
 
 /// Compresses a closed segment; the file that was written goes once the other is durable. Returns the lengths before and after.
