@@ -7,8 +7,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::{complain, exit, failed, request};
+use crate::book::View;
 use crate::failure::Failure;
+use crate::plan::{self, Connection, Inventory, RunPlan};
 use crate::remote::Reach;
+use crate::source::Sources;
 
 /// How many hosts are asked at the same time.
 pub(super) const FORKS: usize = 50;
@@ -34,6 +38,51 @@ impl Reaching {
         runtime.shutdown_timeout(Duration::from_secs(2));
         Ok(done)
     }
+}
+
+/// A command that ends early: its exit code, after the reason was said.
+pub(super) struct Ended(pub(super) u8);
+
+impl From<String> for Ended {
+    fn from(message: String) -> Self {
+        complain(&format!("error: {message}"));
+        Self(exit::BAD_INPUT)
+    }
+}
+
+impl From<Failure> for Ended {
+    fn from(failure: Failure) -> Self {
+        failed(&failure);
+        Self(exit::INTERNAL)
+    }
+}
+
+/// Makes the plan of a playbook, and does something with it and its inventory.
+///
+/// # Errors
+/// The playbook or the command line is wrong, which was told.
+pub(super) fn planned<T>(
+    playbook: &request::Playbook,
+    part: &request::Part,
+    work: impl FnOnce(RunPlan, &Inventory) -> Result<T, Ended>,
+) -> Result<T, Ended> {
+    let asked = request::request(playbook, part)?;
+    let mut sources = Sources::default();
+    let (loaded, found) = plan::load(&asked, &mut sources);
+    match plan::make(&loaded, found, &asked, &mut sources, &mut View::new(&asked.run)) {
+        Ok((planned, inventory)) => work(planned, &inventory),
+        Err(errors) => {
+            complain(&request::errors(&errors, &sources));
+            Err(Ended(exit::BAD_INPUT))
+        }
+    }
+}
+
+/// The hosts of a playbook.
+pub(super) fn hosts_of(playbook: &request::Playbook) -> Result<Vec<(String, Connection)>, Ended> {
+    planned(playbook, &request::Part::default(), |_, inventory| {
+        Ok(inventory.hosts.iter().map(|host| (host.name.clone(), host.connection.clone())).collect())
+    })
 }
 
 /// One JSON object: each host's name with what it answered, or with `unknown` and the reason.

@@ -5,18 +5,16 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::process::ExitCode;
 
-use super::asking::{FORKS, Reaching, as_json};
-use super::{columns, complain, exit, failed, print, request};
-use crate::book::View;
+use super::asking::{Ended, FORKS, Reaching, as_json, hosts_of, planned};
+use super::{columns, exit, print, request};
 use crate::coordinator::ask::{Answer, Question, ask, survey};
 use crate::diagnostic::nearest;
 use crate::event::Target;
 use crate::failure::Failure;
-use crate::plan::{self, Arg, Connection, Inventory, RunPlan};
+use crate::plan::{Arg, Connection, Inventory, RunPlan};
 use crate::report::harmless;
 use crate::resource::interfaces::{Seen, SeenContainer, SeenLink};
 use crate::resource::trace::{Check, Verdict, Way};
-use crate::source::Sources;
 use crate::value::{Map, Value};
 
 /// Look at the network: what hosts show, what is between two nodes
@@ -89,23 +87,6 @@ struct Trace {
     reach: Reaching,
 }
 
-/// A command that ends early: its exit code, after the reason was said.
-pub(super) struct Ended(pub(super) u8);
-
-impl From<String> for Ended {
-    fn from(message: String) -> Self {
-        complain(&format!("error: {message}"));
-        Self(exit::BAD_INPUT)
-    }
-}
-
-impl From<Failure> for Ended {
-    fn from(failure: Failure) -> Self {
-        failed(&failure);
-        Self(exit::INTERNAL)
-    }
-}
-
 pub(super) fn run(args: Args) -> ExitCode {
     let done = match args.command {
         Command::List(args) => list(&args),
@@ -114,30 +95,6 @@ pub(super) fn run(args: Args) -> ExitCode {
     match done {
         Ok(code) | Err(Ended(code)) => code.into(),
     }
-}
-
-/// Makes the plan of a playbook, and does something with it and its inventory.
-fn planned<T>(
-    playbook: &request::Playbook,
-    work: impl FnOnce(RunPlan, &Inventory) -> Result<T, Ended>,
-) -> Result<T, Ended> {
-    let asked = request::request(playbook, &request::Part::default())?;
-    let mut sources = Sources::default();
-    let (loaded, found) = plan::load(&asked, &mut sources);
-    match plan::make(&loaded, found, &asked, &mut sources, &mut View::new(&asked.run)) {
-        Ok((planned, inventory)) => work(planned, &inventory),
-        Err(errors) => {
-            complain(&request::errors(&errors, &sources));
-            Err(Ended(exit::BAD_INPUT))
-        }
-    }
-}
-
-/// The hosts of a playbook.
-pub(super) fn hosts_of(playbook: &request::Playbook) -> Result<Vec<(String, Connection)>, Ended> {
-    planned(playbook, |_, inventory| {
-        Ok(inventory.hosts.iter().map(|host| (host.name.clone(), host.connection.clone())).collect())
-    })
 }
 
 fn list(args: &List) -> Result<u8, Ended> {
@@ -274,7 +231,7 @@ fn trace(args: Trace) -> Result<u8, Ended> {
     let playbook = request::Playbook { file: file.into(), given: more };
     let first = names.remove(0);
     let to = names.pop();
-    let (node, other, address) = planned(&playbook, |planned, inventory| {
+    let (node, other, address) = planned(&playbook, &request::Part::default(), |planned, inventory| {
         let node = node(&first, &planned, inventory)?;
         let (other, address) = match &to {
             None => (None, None),

@@ -80,10 +80,21 @@ pub(super) struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum When {
+pub(super) enum When {
     Auto,
     Always,
     Never,
+}
+
+impl When {
+    /// Whether colour is used in what goes to a terminal, or to something else.
+    pub(super) fn color(self, terminal: bool) -> bool {
+        match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
+        }
+    }
 }
 
 /// At least one connection; with none a run would wait for ever.
@@ -213,11 +224,7 @@ fn style(args: &Args) -> Style {
     let stdout = std::io::stdout().is_terminal();
     let terminal =
         stdout && std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-    let color = match args.color {
-        When::Always => true,
-        When::Never => false,
-        When::Auto => terminal && std::env::var_os("NO_COLOR").is_none(),
-    };
+    let color = args.color.color(terminal);
     let detail = if args.verbose { Detail::Verbose } else { Detail::Normal };
     Style { terminal: terminal && args.color != When::Never, color, json: args.json, detail }
 }

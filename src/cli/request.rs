@@ -22,7 +22,7 @@ pub(super) struct Playbook {
 }
 
 /// With which values.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub(super) struct Given {
     /// Load env/NAME.fp beside the playbook [default: local, where env/local.fp exists]
     #[arg(long, short, value_name = "NAME")]
@@ -57,6 +57,11 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// These hosts and nodes, with every task.
+    pub(super) fn of(limit: Option<String>) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
     /// Whether every host and node is meant.
     pub(super) fn is_everybody(&self) -> bool {
         self.limit.is_none()

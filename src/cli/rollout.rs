@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use super::asking::{FORKS, Reaching, as_json};
-use super::net::{Ended, hosts_of};
+use super::asking::{Ended, FORKS, Reaching, as_json, hosts_of};
 use super::{complain, exit, play, print, request};
 use crate::calendar::utc;
 use crate::coordinator::ask::{Answer, halts, rollouts};

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::asking::{FORKS, Reaching, as_json};
-use super::net::{Ended, hosts_of};
+use super::asking::{Ended, FORKS, Reaching, as_json, hosts_of};
 use super::{exit, print, request};
 use crate::calendar::utc;
 use crate::coordinator::ask::statuses;
