@@ -1,7 +1,8 @@
 //! All hosts at once: connects, sends plans, gives the word for each stage, and makes one stream of all events.
 //!
 //! Two actors. Each host has a task of its own that owns its channel (`channel`); one loop here hears them all, in one order,
-//! and decides who may go on. Plays and batches are the barriers; between them hosts run at their own pace.
+//! and decides who may go on. Plays and batches are the barriers; between them hosts run at their own pace. What is no run, but asks hosts
+//! something (`ask`) or reads their log files (`read`), uses the same channels.
 
 pub mod ask;
 mod bounds;
@@ -11,6 +12,7 @@ mod logins;
 mod logs;
 mod operator;
 mod protocol;
+pub mod read;
 mod rollout;
 mod sending;
 mod stages;

@@ -99,7 +99,7 @@ pub fn main() -> ExitCode {
         Command::Gate(args) => gate::run(&args),
         Command::Refresh(args) => refresh::run(args),
         Command::LogPipe(args) => log_pipe::run(args),
-        Command::Logs(args) => logs::run(&args),
+        Command::Logs(args) => logs::run(args),
         Command::Net(args) => net::run(args),
         Command::Helper { state_dir } => {
             let state_dir = state_dir.unwrap_or_else(crate::remote::helper::default_state_dir);

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::logins::{Logins, TRIES, pause};
-use super::protocol::Protocol;
+use super::protocol::{Protocol, violation};
 use super::sending::Sending;
 use crate::event::{Event, EventKind};
 use crate::failure::{Failure, FailureKind};
@@ -73,23 +73,8 @@ impl Channel {
     }
 
     async fn speak(&mut self, plan: HostPlan) -> Result<(), Failure> {
-        let link = self.log_in().await?;
+        let link = log_in(&self.name, &self.connection, &self.reach, &self.logins).await?;
         self.converse(link, plan).await
-    }
-
-    /// Opens the channel; tries again, later and with fewer at a time, where the host or a bastion before it turns logins away.
-    async fn log_in(&self) -> Result<Link, Failure> {
-        let mut tries = 0;
-        loop {
-            let place = self.logins.enter().await;
-            match connect(&self.name, &self.connection, &self.reach).await {
-                Err(failure) if failure.facts.contains_key(TURNED_AWAY) && tries < TRIES => place.turned_away(),
-                Err(failure) if tries > 0 => return Err(failure.because(format!("it was tried {} times", tries + 1))),
-                done => return done,
-            }
-            tokio::time::sleep(pause(tries)).await;
-            tries += 1;
-        }
     }
 
     /// Speaks with a helper over an open channel, until one side ends.
@@ -163,6 +148,7 @@ impl Channel {
                             let answer = protocol.lock(answer, Instant::now())?;
                             self.report(Said::Lock(answer));
                         }
+                        ToController::Read(_) => return Err(violation("lines of log files", "it was not asked for them")),
                         ToController::Pong => {}
                     }
                 }
@@ -196,6 +182,29 @@ impl Channel {
     }
 }
 
+/// Opens a channel to a host; tries again, later and with fewer at a time, where the host or a bastion before it turns logins away.
+///
+/// # Errors
+/// The host cannot be reached, or its helper cannot be started there.
+pub(super) async fn log_in(
+    name: &str,
+    connection: &Connection,
+    reach: &Reach,
+    logins: &Logins,
+) -> Result<Link, Failure> {
+    let mut tries = 0;
+    loop {
+        let place = logins.enter().await;
+        match connect(name, connection, reach).await {
+            Err(failure) if failure.facts.contains_key(TURNED_AWAY) && tries < TRIES => place.turned_away(),
+            Err(failure) if tries > 0 => return Err(failure.because(format!("it was tried {} times", tries + 1))),
+            done => return done,
+        }
+        tokio::time::sleep(pause(tries)).await;
+        tries += 1;
+    }
+}
+
 async fn until(limit: Option<(Instant, Failure)>) {
     match limit {
         Some((end, _)) => tokio::time::sleep_until(end).await,
@@ -213,7 +222,11 @@ fn message(order: Order) -> ToHelper {
     }
 }
 
-async fn timed_hello(input: &mut Reader<Input>, (name, limit): (&str, Duration)) -> Result<(), Failure> {
+/// Waits for the helper's hello, within a limit that has a name.
+///
+/// # Errors
+/// It does not come, or is none.
+pub(super) async fn timed_hello(input: &mut Reader<Input>, (name, limit): (&str, Duration)) -> Result<(), Failure> {
     match tokio::time::timeout(limit, input.hello()).await {
         Ok(read) => read.map(drop),
         Err(_) => Err(Failure::of(FailureKind::Unreachable, "the helper does not say hello")
@@ -232,7 +245,7 @@ fn add_plan(out: &mut Vec<u8>, plan: &HostPlan) -> Result<(), Failure> {
 }
 
 /// Adds what the helper, or what ran before it, said on stderr.
-async fn with_tail(failure: Failure, stderr: &Tail) -> Failure {
+pub(super) async fn with_tail(failure: Failure, stderr: &Tail) -> Failure {
     tokio::time::sleep(Duration::from_millis(50)).await;
     stderr.lines().into_iter().fold(failure, Failure::because)
 }

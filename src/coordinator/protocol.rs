@@ -72,7 +72,7 @@ struct Running {
 }
 
 /// The failure of a host that said what it may not.
-fn violation(said: impl std::fmt::Display, why: impl std::fmt::Display) -> Failure {
+pub(super) fn violation(said: impl std::fmt::Display, why: impl std::fmt::Display) -> Failure {
     Failure::of(FailureKind::Untrusted, format!("it said {said}, and may not: {why}"))
         .hint("its helper may not be fanli's own: look who can write to /var/lib/fanli there")
 }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! What was written is looked at in its [folder], and [kept](keep) there as a [policy] says; copies are [shipped](ship) to a [target], and the
-//! [ledger] knows of each.
+//! [ledger] knows of each. What was written is [read](read) back.
 
 pub mod codec;
 pub mod fifo;
@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod period;
 pub mod pipe;
 pub mod policy;
+pub mod read;
 pub mod said;
 mod segment;
 mod seal;

@@ -17,12 +17,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::bounded;
 use super::codec::{Reader, encode, hello, send_bytes};
 use super::pulse::Pulse;
+use super::reading;
 use super::wire::{LockAnswer, MOST_MEMORY, Patience, ToController, ToHelper};
 use crate::calendar::utc;
 use crate::change::Change;
 use crate::engine::{self, Orders, World};
 use crate::event::{Event, EventKind, Outcome};
 use crate::failure::{Context as _, Failure, FailureKind};
+use crate::logs::read::{Query, Told};
 use crate::plan::HostPlan;
 use crate::system::{BlobFuture, BlobSource, fs};
 use crate::value::{Digest, Map, Value};
@@ -38,6 +40,9 @@ pub const PUT_BACK: Duration = Duration::from_secs(60);
 
 /// How long destructors (which kill process groups) may take when the helper ends.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// How many batches of lines wait for a slow link.
+const MOST_BATCHES: usize = 2;
 
 /// The longest plan, in bytes.
 const MOST_PLAN: usize = 256 * 1024 * 1024;
@@ -97,12 +102,13 @@ where
 {
     send_bytes(&mut output, &hello()).await?;
     let (replies, outgoing) = mpsc::unbounded_channel();
-    let writer = tokio::spawn(write(output, outgoing, patience.heartbeat));
+    let (batches, read) = mpsc::channel(MOST_BATCHES);
+    let writer = tokio::spawn(write(output, outgoing, read, patience.heartbeat));
     let reader = Reader::new(input, &[]);
     let pulse = reader.pulse();
     let mut incoming = Incoming { messages: listen(reader), pulse, silence: patience.silence };
     let session = Session { replies: replies.clone(), asked: Arc::default(), state_dir: state_dir.to_owned() };
-    let ended = match session.run(&mut incoming).await {
+    let ended = match session.run(&mut incoming, batches).await {
         Ok(()) => Ok(()),
         Err(failure) if failure.kind == FailureKind::Lost => Err(failure),
         Err(failure) => {
@@ -146,13 +152,18 @@ where
 async fn write<W: AsyncWrite + Unpin>(
     mut output: W,
     mut replies: mpsc::UnboundedReceiver<ToController>,
+    mut read: mpsc::Receiver<Vec<Told>>,
     heartbeat: Duration,
 ) {
     loop {
-        let reply = match tokio::time::timeout(heartbeat, replies.recv()).await {
-            Ok(Some(reply)) => reply,
-            Ok(None) => return,
-            Err(_) => ToController::Pong,
+        let reply = tokio::select! {
+            biased;
+            Some(batch) = read.recv() => ToController::Read(batch),
+            reply = replies.recv() => match reply {
+                Some(reply) => reply,
+                None => return,
+            },
+            () = tokio::time::sleep(heartbeat) => ToController::Pong,
         };
         let mut bytes = fitting(reply);
         // What waits already goes out in the same write.
@@ -218,7 +229,7 @@ struct Waiting {
 }
 
 /// What the controller says.
-struct Incoming {
+pub(super) struct Incoming {
     messages: mpsc::Receiver<Result<ToHelper, Failure>>,
     pulse: Pulse,
     silence: Duration,
@@ -229,13 +240,19 @@ impl Incoming {
     ///
     /// # Errors
     /// The controller is gone, has fallen silent, or says what cannot be read.
-    async fn next(&mut self) -> Result<ToHelper, Failure> {
+    pub(super) async fn next(&mut self) -> Result<ToHelper, Failure> {
         let lost = |text: &str| Failure::of(FailureKind::Lost, text.to_owned());
         tokio::select! {
             message = self.messages.recv() => message.unwrap_or_else(|| Err(lost("the controller is gone"))),
             () = self.pulse.silence(self.silence) => Err(lost("the controller has fallen silent")),
         }
     }
+}
+
+/// What a controller asks for.
+enum Task {
+    Plan(HostPlan),
+    Read(Box<Query>),
 }
 
 struct Session {
@@ -245,9 +262,13 @@ struct Session {
 }
 
 impl Session {
-    async fn run(&self, incoming: &mut Incoming) -> Result<(), Failure> {
+    async fn run(&self, incoming: &mut Incoming, batches: mpsc::Sender<Vec<Told>>) -> Result<(), Failure> {
         let mut first_orders = Vec::new();
-        let plan = self.plan(incoming).await?;
+        let plan = match self.task(incoming).await? {
+            Task::Plan(plan) => plan,
+            Task::Read(query) => return reading::serve(*query, batches, incoming).await,
+        };
+        drop(batches);
         make_state_dir(&self.state_dir)?;
         let _lock = self.until_it_goes_on(incoming, &mut first_orders).await?;
         let (orders, order_queue) = mpsc::unbounded_channel();
@@ -305,7 +326,7 @@ impl Session {
                             });
                             deadline.get_or_insert(tokio::time::Instant::now() + ABORT);
                         }
-                        ToHelper::Ping | ToHelper::Plan { .. } | ToHelper::Lock { .. } | ToHelper::Unlock => {}
+                        ToHelper::Ping | ToHelper::Plan { .. } | ToHelper::Read(_) | ToHelper::Lock { .. } | ToHelper::Unlock => {}
                     }
                 }
                 () = until(deadline) => {
@@ -323,8 +344,8 @@ impl Session {
         }
     }
 
-    /// Gathers the plan.
-    async fn plan(&self, incoming: &mut Incoming) -> Result<HostPlan, Failure> {
+    /// Hears what is to be done, and gathers the plan.
+    async fn task(&self, incoming: &mut Incoming) -> Result<Task, Failure> {
         let mut bytes = Vec::new();
         loop {
             match incoming.next().await? {
@@ -337,11 +358,13 @@ impl Session {
                         break;
                     }
                 }
+                ToHelper::Read(query) if bytes.is_empty() => return Ok(Task::Read(query)),
                 ToHelper::Stop => return Err(Failure::of(FailureKind::Aborted, "stopped before it began")),
                 _ => {}
             }
         }
         bounded::decode(&bytes, MOST_MEMORY + bytes.len().saturating_mul(MOST_GROWTH))
+            .map(Task::Plan)
             .map_err(|error| Failure::of(FailureKind::Internal, format!("the plan does not decode: {error}")))
     }
 
@@ -376,7 +399,7 @@ impl Session {
                     }
                     ToHelper::Unlock => (held, taking) = (None, None),
                     ToHelper::Stop => return Err(Failure::of(FailureKind::Aborted, "stopped before it began")),
-                    ToHelper::Plan { .. } | ToHelper::Blob { .. } | ToHelper::Ping => {}
+                    ToHelper::Plan { .. } | ToHelper::Read(_) | ToHelper::Blob { .. } | ToHelper::Ping => {}
                 },
             }
         }

@@ -9,6 +9,7 @@ pub mod helper;
 mod install;
 mod local;
 pub mod pulse;
+mod reading;
 mod ssh;
 mod tail;
 pub mod wire;

@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
 use crate::failure::Failure;
-use crate::value::Digest;
+use crate::logs::read::{Query, Told};
+use crate::value::{Digest, as_bytes};
 
 /// Opens the stream in both directions. No shell prints it by accident.
 pub const MAGIC: [u8; 8] = *b"\x00fanli\x01\n";
 
 /// The version of what follows; both sides must agree. As the helper is the same binary, a difference is a defect.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The most noise that is skipped before the magic, in bytes.
 pub const MOST_NOISE: usize = 64 * 1024;
@@ -35,11 +36,13 @@ pub enum ToHelper {
     /// A piece of the plan (postcard of [`crate::plan::HostPlan`], cut in pieces); `last` ends it.
     Plan {
         /// The piece.
-        #[serde(with = "bytes")]
+        #[serde(with = "as_bytes")]
         piece: Vec<u8>,
         /// Whether it is the last one.
         last: bool,
     },
+    /// Instead of a plan: lines of log files are to be read, and nothing else is done. Answered by [`ToController::Read`].
+    Read(Box<Query>),
     /// The word for a stage: every host is through with the one before. `stages` up to and with this number may run.
     Go {
         /// The stage's number.
@@ -59,7 +62,7 @@ pub enum ToHelper {
         /// Which.
         digest: Digest,
         /// The piece.
-        #[serde(with = "bytes")]
+        #[serde(with = "as_bytes")]
         piece: Vec<u8>,
         /// Whether it is the last one.
         last: bool,
@@ -91,6 +94,8 @@ pub enum ToController {
     },
     /// What became of [`ToHelper::Lock`].
     Lock(LockAnswer),
+    /// What was read, in order; [`Told::End`] is the last.
+    Read(Vec<Told>),
     /// The helper cannot go on at all (a bad plan): the last frame.
     Fatal(Failure),
     /// The helper lives; sent when nothing else was for [`HEARTBEAT`].
@@ -132,35 +137,5 @@ pub struct Patience {
 impl Default for Patience {
     fn default() -> Self {
         Self { heartbeat: HEARTBEAT, silence: SILENCE }
-    }
-}
-
-/// Bytes in one piece: postcard takes a list of numbers one by one.
-mod bytes {
-    use std::fmt;
-
-    use serde::de::{Deserializer, Error, Visitor};
-    use serde::ser::Serializer;
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bytes(bytes)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
-        deserializer.deserialize_bytes(Bytes)
-    }
-
-    struct Bytes;
-
-    impl Visitor<'_> for Bytes {
-        type Value = Vec<u8>;
-
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-            formatter.write_str("bytes")
-        }
-
-        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-            Ok(bytes.to_vec())
-        }
     }
 }

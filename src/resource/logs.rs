@@ -187,6 +187,11 @@ pub fn grouped(declared: impl IntoIterator<Item = Logs>) -> Vec<(Policy, Vec<Pla
 }
 
 impl Logs {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        Path::new(&self.folder.0)
+    }
+
     /// What is kept, and how.
     pub fn policy(&self) -> Policy {
         let codec = self.pack.map(|pack| match pack {

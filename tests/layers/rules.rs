@@ -28,7 +28,7 @@ const OUTWARD: [&str; 16] = [
 ];
 
 /// Libraries, and the rooms that know each: most often one.
-const HOMES: [(&str, &[&str]); 14] = [
+const HOMES: [(&str, &[&str]); 15] = [
     ("pest", &["syntax"]),
     ("pest_derive", &["syntax"]),
     ("minijinja", &["expr"]),
@@ -42,6 +42,7 @@ const HOMES: [(&str, &[&str]); 14] = [
     ("notify", &["system"]),
     ("roxmltree", &["system"]),
     ("indicatif", &["report"]),
+    ("regex", &["logs", "cli"]),
     ("jiff", &["calendar", "logs", "cli"]),
 ];
 

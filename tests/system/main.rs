@@ -38,6 +38,7 @@ mod lab;
 mod log_keep;
 mod log_model;
 mod log_pipe;
+mod log_read;
 mod log_ship;
 mod logins;
 mod tier;

@@ -1,7 +1,8 @@
 //! The tier over SSH on three docker hosts.
 
-use super::run::{Play, eventually, get, play};
+use super::run::{Play, eventually, get, must, play};
 use super::shared_lab::{HOSTS, converged, down, in_node, mend, nodes, on};
+use crate::common::fanli;
 use std::time::Duration;
 
 #[test]
@@ -42,6 +43,46 @@ fn a3_logs_are_cut_by_the_hour_and_belong_to_the_admin() {
         on("lab1", &format!("cat {log} | grep -c 'GET /?a3' || true")) != "0"
     });
     assert_eq!(on("lab1", &format!("stat -c '%U:%a' {log} | sort -u")), "tuangouadmin:644");
+}
+
+#[test]
+fn a3_lines_of_all_nodes_are_read_over_ssh() {
+    let _lab = converged();
+    let all: Vec<(String, String)> = HOSTS.iter().flat_map(|host| nodes(host)).collect();
+    let secret = fanli::value::Digest::of(format!("{:?}", std::time::Instant::now()).as_bytes()).short();
+    let asked: Vec<(String, String)> = (0..60)
+        .map(|number| {
+            let (name, address) = &all[number % all.len()];
+            let path = format!("/index.php?{secret}-{number}");
+            assert_eq!(get(address, &path), (200, name.clone()));
+            (path, name.clone())
+        })
+        .collect();
+    let logs = |more: &[&str]| {
+        must(fanli(), &[&["logs", more[0]], &more[1..], &["playbooks/web-tier.fp", "--env", "lab"]].concat())
+    };
+    let mut objects = Vec::new();
+    eventually("every request is in a log", Duration::from_secs(20), || {
+        let found = logs(&["grep", &secret, "--json", "--since", "1h"]);
+        objects = found.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()).collect();
+        objects.len() >= asked.len()
+    });
+    assert_eq!(objects.len(), asked.len(), "each once");
+    let text = |object: &serde_json::Value, name: &str| object[name].as_str().unwrap().to_owned();
+    assert!(objects.is_sorted_by_key(|object| text(object, "at").parse::<jiff::Timestamp>().unwrap()));
+    for (path, name) in &asked {
+        let of = |object: &&serde_json::Value| text(object, "line").contains(&format!("GET {path} "));
+        let found: Vec<&serde_json::Value> = objects.iter().filter(of).collect();
+        assert_eq!(found.len(), 1, "{path}");
+        assert_eq!((text(found[0], "node"), text(found[0], "site")), (name.clone(), "www".to_owned()));
+    }
+    let (path, name) = &asked[asked.len() - 1];
+    let one = logs(&["cat", "--limit", name, "--site", "www", "--since", "1h"]);
+    let line = one.lines().find(|line| line.contains(path)).unwrap();
+    assert!(line.starts_with(&format!("{name} www  ")), "{line}");
+    assert_eq!(logs(&["grep", &secret, "--site", "tuan"]), "");
+    let last = logs(&["tail", "-n", "2000"]);
+    assert_eq!(asked.iter().filter(|(path, _)| last.contains(&format!("GET {path} "))).count(), asked.len());
 }
 
 #[test]

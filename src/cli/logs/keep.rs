@@ -1,14 +1,12 @@
-//! `fanli logs`: keeps what `fanli log-pipe` has written, and stores copies of it.
+//! `fanli logs keep` and `fanli logs plan`: compress and remove files, and store copies.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Subcommand;
-
-use super::log_pipe::size;
-use super::{complain, exit, failed, play, print};
+use super::super::log_pipe::size;
+use super::super::{complain, exit, failed, play, print};
 use crate::failure::Failure;
 use crate::logs::codec::Codec;
 use crate::logs::keep::{Stays, keep};
@@ -21,38 +19,8 @@ use crate::resource::logs::{Logs, declared, grouped};
 use crate::visible::{count, rough_size};
 use crate::watch::probe;
 
-/// Compress, copy and remove what `fanli log-pipe` has written
 #[derive(clap::Args, Debug)]
-#[command(subcommand_required = true, arg_required_else_help = true)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand, Debug)]
-enum Command {
-    /// Compress and remove files as the limits say, close those of killed writers, and store copies
-    #[command(after_help = "Examples:
-  fanli logs keep --age 30d --pack zstd /data/weblogs/*
-  fanli logs keep --size 20GiB --floor 5GiB /data/weblogs/*      the oldest go first
-  fanli logs keep --ship rsync://store/logs/web1 --age 30d /data/weblogs   none goes without a copy
-  7 * * * * root fanli logs keep --age 90d --pack gzip /var/log/shop   in /etc/cron.d
-
-Only files with a seal are touched, and none that is being written. Within a folder the oldest goes
-first; where a disk is short of room, the folder that holds most gives. Copies are compared with
-the files before they count. It can be killed at any moment.
-Exit codes: 0 all is done; 1 no folder is known; 2 bad input; 4 something could not be done.")]
-    Keep(Limits),
-    /// Tell what `keep` would do, and why
-    #[command(after_help = "Examples:
-  fanli logs plan                                        of what is declared on this host
-  fanli logs plan --age 30d --pack zstd /data/weblogs/*
-  fanli logs plan --floor 200GiB /data/weblogs/*         what would go if the disk were that full")]
-    Plan(Limits),
-}
-
-#[derive(clap::Args, Debug)]
-struct Limits {
+pub(super) struct Limits {
     /// Folders of log-pipe's templates, each with all that is below it; without one those that `logs`
     /// tasks have declared on this host
     #[arg(value_name = "FOLDER")]
@@ -166,11 +134,8 @@ fn target(text: &str) -> Result<Target, String> {
     text.parse()
 }
 
-pub(super) fn run(args: &Args) -> ExitCode {
-    let (limits, check) = match &args.command {
-        Command::Keep(limits) => (limits, false),
-        Command::Plan(limits) => (limits, true),
-    };
+/// Does what the limits say, or with `check` tells what would be done.
+pub(super) fn run(limits: &Limits, check: bool) -> ExitCode {
     if limits.folders.is_empty() && (limits.policy() != Policy::default() || limits.ship.is_some()) {
         complain("error: limits go with folders; without one, those of this host's `logs` tasks count");
         return exit::BAD_INPUT.into();
