@@ -21,6 +21,7 @@ vars {
   sites        = ["eagle", "event", "fun", "quan", "static", "super", "tuan", "www", "zhide"]
   default_site = "www"  # answers when no other name fits
   log_age      = 30d    # how long access logs are kept on the hosts
+  log_store    = null   # where copies of them go: "rsync://HOST/weblogs"
 
   # workers * (php.memory + 16 MiB) is the most that a node uses: it must fit node_size.
   node_size   = 1GiB
@@ -79,6 +80,9 @@ nodes web {
 
 play "docker hosts" on hosts.docker {
   package ["docker.io", "iptables", "debootstrap"]
+  when log_store != null {
+    package ["rsync"]
+  }
 
   service "docker" {
     state   = running
@@ -162,6 +166,21 @@ play "load balancers" on hosts.balancers {
   }
 }
 
+# Where hosts store copies of access logs, by rsync. Where the environment has no such hosts, set log_store to a storage that is there, or to null.
+play "log stores" on hosts.log_stores {
+  log_folder = "/data/logstore"
+  rsync      = ["rsync", "--daemon", "--no-detach"]
+
+  package ["rsync"]
+  directory log_folder { owner = "nobody"  group = "nogroup"  mode = 0750 }
+  logs log_folder { age = 365d  floor = 1GiB }
+  template "/etc/rsyncd.conf" { source = "templates/rsync/rsyncd.conf" }  # read anew for each connection
+  service "rsync" {
+    state    = running
+    fallback = { command = rsync }
+  }
+}
+
 # What a node answers that is well: its health check, and a page of each site.
 role web_answers() {
   http "http://{{ node.address }}/ping" { times = 2  every = 500ms  within = 30s }
@@ -233,7 +252,12 @@ role web_node(image: string, sites: list, memory: size = 1GiB) {
     directory "{{ home }}/weblogs/{{ site }}" { owner = admin  group = admin  mode = 0755 }
   }
   # Every hour the host compresses and removes, also when the container is gone: `fanli logs plan` on it.
-  logs "{{ home }}/weblogs" { pack = zstd  age = log_age  floor = 1GiB }
+  logs "{{ home }}/weblogs" {
+    pack  = zstd
+    age   = log_age
+    floor = 1GiB
+    ship  = "{{ log_store }}/{{ node.name }}" if log_store != null else null
+  }
   directory "{{ home }}/webdata" { owner = admin  group = admin  mode = 0775 }
   for folder in ["cache", "sessions", "uploads"] {
     directory "{{ home }}/webdata/{{ folder }}" { owner = admin  group = admin  mode = 0700 }

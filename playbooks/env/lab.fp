@@ -13,8 +13,14 @@ hosts balancers {
   host "lab1"
 }
 
+# The others store copies of their access logs on the third.
+hosts log_stores {
+  host "lab3"
+}
+
 vars {
-  proxies = [10.88.0.1]
+  log_store = "rsync://10.88.0.3/weblogs"
+  proxies   = [10.88.0.1]
 
   # Hosts and nodes share one network, as they do in the data centre; this machine is its gateway.
   web_parent  = "eth0"

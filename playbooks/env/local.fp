@@ -4,7 +4,8 @@ hosts docker {
   host "localhost" { connection = local }
 }
 
-hosts balancers {}  # none: visitors talk to the nodes
+hosts balancers {}   # none: visitors talk to the nodes
+hosts log_stores {}  # none: access logs stay where they are
 
 vars {
   # Nodes hang on the machine's own network card, in a network that only this machine knows: the shim leads there.

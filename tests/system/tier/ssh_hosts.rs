@@ -86,6 +86,49 @@ fn a3_lines_of_all_nodes_are_read_over_ssh() {
 }
 
 #[test]
+fn a3_copies_of_closed_logs_are_stored_on_another_host() {
+    let _lab = converged();
+    let (name, address) = nodes("lab1").remove(0);
+    let secret = fanli::value::Digest::of(format!("{:?}", std::time::Instant::now()).as_bytes()).short();
+    for number in 0..20 {
+        assert_eq!(get(&address, &format!("/index.php?{secret}-{number}")), (200, name.clone()));
+    }
+    // The writers of before end with the workers of before.
+    on("lab1", &format!("docker exec {name} apachectl -k graceful"));
+    let folder = format!("/data/containers/{name}/weblogs/www");
+    let of_it = format!("grep -l {secret} {folder}/*.log | sed 's,.*/,,'");
+    let mut file = String::new();
+    eventually("its file is closed", Duration::from_secs(30), || {
+        file = on("lab1", &of_it);
+        on("lab1", &format!("cat {folder}/.{file}.seal")).contains("\"why\":\"end\"")
+    });
+    // As if its hour had ended two hours ago: then it is compressed, and copied.
+    on(
+        "lab1",
+        &format!(
+            "at() {{ date -u -d \"-$1 hours\" +%FT%TZ; }}; sed -i -E \"s/(\\\"begin\\\":)[^,]*/\\1\\\"$(at 3)\\\"/; \
+             s/(\\\"end\\\":)[^,]*/\\1\\\"$(at 2)\\\"/\" {folder}/.{file}.seal && /etc/init.d/fanli-watch restart"
+        ),
+    );
+    let copy = format!("/data/logstore/{name}/www/{file}.zst");
+    eventually("a copy is stored", Duration::from_secs(60), || {
+        on("lab3", &format!("stat -c %U {copy} 2>/dev/null || true")) == "nobody"
+    });
+    eventually("status says so", Duration::from_secs(60), || {
+        must(fanli(), &["status", "playbooks/web-tier.fp", "--env", "lab"]).contains("copies      all are stored")
+    });
+    let found = || must(fanli(), &["logs", "grep", &secret, "playbooks/web-tier.fp", "--env", "lab"]);
+    // Each line once, though it is there twice.
+    let there = found();
+    assert_eq!(there.lines().count(), 20, "{there}");
+    // What the node has no more the storage has.
+    on("lab1", &format!("rm {folder}/{file}.zst {folder}/.{file}.seal"));
+    let there = found();
+    assert_eq!(there.lines().filter(|line| line.starts_with(&format!("lab3 {name}/www  "))).count(), 20, "{there}");
+    play(&["--env", "lab"]).expect_nothing_done();
+}
+
+#[test]
 fn a4_the_real_programs_accept_their_configuration() {
     let _lab = converged();
     let (name, address) = nodes("lab2").remove(0);
