@@ -5,6 +5,8 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,12 @@ const AHEAD: usize = 2;
 /// The most files of which a host tells lines at a time, and the longest path of one, in bytes.
 const MOST_FILES: usize = 65_536;
 const MOST_PATH: usize = 4_096;
+
+/// How often the output is flushed when nothing comes: it may have gone.
+const LOOK_AT_OUTPUT: Duration = Duration::from_millis(500);
+
+/// How many names of files are remembered at most, to tell copies.
+const MOST_NAMES: usize = 4_000_000;
 
 /// The most failures of one host that are passed on.
 const MOST_FAILURES: usize = 1_000;
@@ -183,11 +191,31 @@ struct Host {
     heard: Heard,
 }
 
+/// The segments that were told, by the hashes of their names, and where each is read. A segment's name holds a random ID, so that one of the same name in
+/// another folder is a copy: its lines come once.
+#[derive(Default)]
+struct Segments {
+    hashed: RandomState,
+    known: HashMap<u64, Arc<Origin>>,
+}
+
+impl Segments {
+    /// Returns whether a segment is read nowhere else.
+    fn is_first(&mut self, origin: &Arc<Origin>) -> bool {
+        let name = self.hashed.hash_one(Path::new(&origin.path).file_name());
+        if self.known.len() >= MOST_NAMES && !self.known.contains_key(&name) {
+            return true;
+        }
+        self.known.entry(name).or_insert_with(|| Arc::clone(origin)) == origin
+    }
+}
+
 /// What is known of what a host tells.
 struct Heard {
     host: usize,
     folders: usize,
-    files: HashMap<u32, Arc<Origin>>,
+    /// `None` for those of which another host or folder has told.
+    files: HashMap<u32, Option<Arc<Origin>>>,
     failures: usize,
     /// Lines that were told and are not merged yet.
     lines: VecDeque<(Arc<Origin>, Line)>,
@@ -204,34 +232,39 @@ impl Heard {
     }
 
     /// Takes a batch, or the failure of the whole host; checks what is in it.
-    fn take(&mut self, batch: Result<Vec<Told>, Failure>, output: &mut impl Output) {
-        let taken = batch.and_then(|batch| batch.into_iter().try_for_each(|told| self.told(told, output)));
+    fn take(&mut self, batch: Result<Vec<Told>, Failure>, segments: &mut Segments, output: &mut impl Output) {
+        let taken = batch.and_then(|batch| batch.into_iter().try_for_each(|told| self.told(told, segments, output)));
         if let Err(failure) = taken {
             output.failed(self.host, &failure);
             self.is_over = true;
         }
     }
 
-    fn told(&mut self, told: Told, output: &mut impl Output) -> Result<(), Failure> {
+    fn told(&mut self, told: Told, segments: &mut Segments, output: &mut impl Output) -> Result<(), Failure> {
         match told {
             Told::File { number, folder, path } => {
                 let folder = usize::try_from(folder).unwrap_or(usize::MAX);
                 if folder >= self.folders || path.len() > MOST_PATH || self.files.len() >= MOST_FILES {
                     return Err(violation("lines of a file", "it was not asked for it, or tells of too many"));
                 }
-                self.files.insert(number, Arc::new(Origin { host: self.host, folder, path }));
+                let origin = Arc::new(Origin { host: self.host, folder, path });
+                let first = segments.is_first(&origin);
+                self.files.insert(number, first.then_some(origin));
             }
             Told::Line { file, line } => {
                 let origin = self.files.get(&file).filter(|_| line.text.len() <= MOST_PIECE);
                 let Some(origin) = origin else {
                     return Err(violation("a line", "it is too long, or of no file that was named"));
                 };
-                self.lines.push_back((Arc::clone(origin), line));
+                self.lines.extend(origin.as_ref().map(|origin| (Arc::clone(origin), line)));
             }
             Told::Over { number } => drop(self.files.remove(&number)),
             Told::Failed(mut failure) => {
                 self.failures += 1;
-                if self.failures <= MOST_FAILURES {
+                if self.failures > MOST_FAILURES {
+                    *failure = Failure::new("more could not be read, of which nothing is told");
+                }
+                if self.failures <= MOST_FAILURES + 1 {
                     cut_failure(&mut failure);
                     // Of a file, whatever the host calls it.
                     failure.kind = FailureKind::Step;
@@ -247,7 +280,7 @@ impl Heard {
 
 impl Host {
     /// The place of the next line; `None` when there is none before everything that was there is told.
-    async fn next(&mut self, output: &mut impl Output) -> Result<Option<i64>, Enough> {
+    async fn next(&mut self, segments: &mut Segments, output: &mut impl Output) -> Result<Option<i64>, Enough> {
         loop {
             if let Some((_, line)) = self.heard.lines.front() {
                 return Ok(Some(line.at));
@@ -263,7 +296,7 @@ impl Host {
                 }
             };
             match batch {
-                Some(batch) => self.heard.take(batch, output),
+                Some(batch) => self.heard.take(batch, segments, output),
                 None => self.heard.is_over = true,
             }
         }
@@ -281,7 +314,7 @@ fn line(output: &mut impl Output, (from, line): &(Arc<Origin>, Line)) -> Result<
 /// Gives out what was there in the order of time, and then what is written, as it comes.
 async fn merged(mut hosts: Vec<Host>, last: Option<usize>, output: &mut impl Output) -> Result<(), Enough> {
     let mut turns: BinaryHeap<_> = (0..hosts.len()).map(|number| Reverse((i64::MIN, number))).collect();
-    let mut kept = VecDeque::new();
+    let (mut kept, mut segments) = (VecDeque::new(), Segments::default());
     while let Some(Reverse((_, number))) = turns.pop() {
         let Some(host) = hosts.get_mut(number) else { continue };
         let told = host.heard.lines.pop_front();
@@ -297,7 +330,7 @@ async fn merged(mut hosts: Vec<Host>, last: Option<usize>, output: &mut impl Out
             (Some(told), None) => line(output, &told)?,
             (None, _) => {}
         }
-        if let Some(at) = host.next(output).await? {
+        if let Some(at) = host.next(&mut segments, output).await? {
             turns.push(Reverse((if is_within { i64::MIN } else { at }, number)));
         }
     }
@@ -316,15 +349,23 @@ async fn merged(mut hosts: Vec<Host>, last: Option<usize>, output: &mut impl Out
         })
         .unzip();
     let mut streams = select_all(streams);
-    while let Some((place, batch)) = streams.next().await {
+    loop {
+        let next = match tokio::time::timeout(LOOK_AT_OUTPUT, streams.next()).await {
+            Ok(None) => return Ok(()),
+            Ok(next) => next,
+            Err(_) => None,
+        };
+        let Some((place, batch)) = next else {
+            flush(output)?;
+            continue;
+        };
         let Some(heard) = heard.get_mut(place) else { continue };
-        heard.take(batch, output);
+        heard.take(batch, &mut segments, output);
         while let Some(told) = heard.lines.pop_front() {
             line(output, &told)?;
         }
         flush(output)?;
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -352,8 +393,9 @@ mod tests {
         }
     }
 
-    fn file(number: u32) -> Told {
-        Told::File { number, folder: 0, path: format!("www/{number}.log") }
+    /// The file of that number; each host has another one.
+    fn file(host: usize, number: u32) -> Told {
+        Told::File { number, folder: 0, path: format!("www/{number}.{host}.log") }
     }
 
     fn said(at: i64, text: &str) -> Told {
@@ -382,8 +424,9 @@ mod tests {
 
     #[tokio::test]
     async fn lines_of_hosts_are_merged_and_pieces_of_one_stay_together() {
-        let one = vec![vec![file(1), said(1, "a\n")], vec![said(3, "long ")], vec![said(3, "line\n"), said(9, "z\n")]];
-        let two = vec![vec![file(1), said(2, "b\n"), said(3, "c\n"), said(4, "d\n"), Told::End]];
+        let one =
+            vec![vec![file(0, 1), said(1, "a\n")], vec![said(3, "long ")], vec![said(3, "line\n"), said(9, "z\n")]];
+        let two = vec![vec![file(1, 1), said(2, "b\n"), said(3, "c\n"), said(4, "d\n"), Told::End]];
         let hosts = || vec![one.clone(), two.clone(), Vec::new()];
         assert_eq!(texts(&of(hosts(), None).await), ["a\n", "b\n", "long ", "line\n", "c\n", "d\n", "z\n"]);
         assert_eq!(texts(&of(hosts(), Some(2)).await), ["d\n", "z\n"]);
@@ -391,9 +434,24 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_segment_that_is_stored_elsewhere_too_comes_once() {
+        let copy = Told::File { number: 1, folder: 0, path: "web1/www/1.0.log".to_owned() };
+        let one = vec![vec![file(0, 1), said(1, "a\n"), said(3, "b\n"), Told::End]];
+        let two = vec![
+            vec![copy, said(1, "a\n"), said(3, "b\n"), Told::Over { number: 1 }],
+            vec![file(1, 1), said(4, "c\n"), Told::End],
+        ];
+        let kept = of(vec![one.clone(), two.clone()], None).await;
+        assert_eq!(texts(&kept), ["a\n", "b\n", "c\n"]);
+        // Whichever comes first: where the other one is gone, the copy is what there is.
+        assert_eq!(texts(&of(vec![Vec::new(), two], None).await), ["a\n", "b\n", "c\n"]);
+    }
+
+    #[tokio::test]
     async fn what_is_written_later_comes_as_it_comes() {
-        let one = vec![vec![file(1), said(1, "a\n"), Told::Current], vec![said(8, "late\n")], vec![said(9, "later\n")]];
-        let two = vec![vec![file(1), said(2, "b\n"), Told::Current]];
+        let one =
+            vec![vec![file(0, 1), said(1, "a\n"), Told::Current], vec![said(8, "late\n")], vec![said(9, "later\n")]];
+        let two = vec![vec![file(1, 1), said(2, "b\n"), Told::Current]];
         let kept = of(vec![one, two], Some(1)).await;
         assert_eq!(texts(&kept), ["b\n", "late\n", "later\n"]);
     }
@@ -404,13 +462,13 @@ mod tests {
             vec![said(1, "of no file\n")],
             vec![Told::File { number: 1, folder: 1, path: "x".to_owned() }],
             vec![Told::File { number: 1, folder: 0, path: "x".repeat(MOST_PATH + 1) }],
-            vec![file(1), Told::Over { number: 1 }, said(1, "it was over\n")],
-            vec![file(1), said(1, &"x".repeat(MOST_PIECE + 1))],
-            (0..=u32::try_from(MOST_FILES).unwrap()).map(file).collect(),
+            vec![file(0, 1), Told::Over { number: 1 }, said(1, "it was over\n")],
+            vec![file(0, 1), said(1, &"x".repeat(MOST_PIECE + 1))],
+            (0..=u32::try_from(MOST_FILES).unwrap()).map(|number| file(0, number)).collect(),
         ];
         for case in cases {
-            let one = vec![case, vec![file(1), said(5, "more\n")]];
-            let two = vec![vec![file(1), said(2, "b\n"), Told::End]];
+            let one = vec![case, vec![file(0, 1), said(5, "more\n")]];
+            let two = vec![vec![file(1, 1), said(2, "b\n"), Told::End]];
             let kept = of(vec![one, two], None).await;
             assert_eq!(kept.lines, [(1, "b\n".to_owned())]);
             assert_eq!(kept.failed.len(), 1);
@@ -422,8 +480,8 @@ mod tests {
     async fn failures_are_passed_on_up_to_a_bound() {
         let failed = Told::Failed(Box::new(Failure::of(FailureKind::Lost, "x".repeat(1_000_000))));
         let kept =
-            of(vec![vec![vec![failed; MOST_FAILURES + 5], vec![file(1), said(1, "a\n"), Told::End]]], None).await;
-        assert_eq!((kept.failed.len(), texts(&kept)), (MOST_FAILURES, vec!["a\n"]));
+            of(vec![vec![vec![failed; MOST_FAILURES + 5], vec![file(0, 1), said(1, "a\n"), Told::End]]], None).await;
+        assert_eq!((kept.failed.len(), texts(&kept)), (MOST_FAILURES + 1, vec!["a\n"]));
         assert!(kept.failed[0].1.len() < 100_000);
     }
 }

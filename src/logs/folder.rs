@@ -67,6 +67,8 @@ pub(super) struct Folder {
     pub(super) segments: Vec<Segment>,
     /// What killed keepers and writers have left: seals of nothing, and half-made files.
     pub(super) strays: Vec<(usize, String)>,
+    /// Directories that could not be looked into.
+    pub(super) unread: Vec<Failure>,
     pub(super) shelf: Shelf,
 }
 
@@ -84,7 +86,7 @@ impl Folder {
     /// Looks at all of it, and into its ledger below `state_dir`.
     ///
     /// # Errors
-    /// It is not there, cannot be read, or leads through a link that others could have made; the ledger cannot be read.
+    /// It is not there, cannot be read itself, or leads through a link that others could have made; the ledger cannot be read.
     pub(super) fn look(place: &Place, now: i64, state_dir: &Path) -> Result<Self, Failure> {
         let (path, stored) = (&place.path, place.stored(state_dir));
         let fd = open_folder(path)?;
@@ -93,14 +95,20 @@ impl Folder {
         let room = fstatvfs(&fd).with_context(failed)?;
         let free = room.f_bavail.saturating_mul(room.f_frsize);
         let shelf = Shelf { disk, free, held_back: place.holds_back_unshipped(), pieces: Vec::new() };
-        let (dirs, segments, strays) = (vec![PathBuf::new()], Vec::new(), Vec::new());
-        let mut folder = Self { path: path.clone(), fd, dirs, segments, strays, shelf };
+        let (dirs, segments, strays, unread) = (vec![PathBuf::new()], Vec::new(), Vec::new(), Vec::new());
+        let mut folder = Self { path: path.clone(), fd, dirs, segments, strays, unread, shelf };
         let mut next = 0;
         while let Some(below) = folder.dirs.get(next).cloned() {
             match folder.look_into(next, &below, now, &stored) {
                 // What went away or was swapped meanwhile is not there.
                 Ok(()) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) if next > 0 => {}
-                done => done.with_context(|| format!("cannot look at {}", path.join(&below).display()))?,
+                done => {
+                    let done = done.with_context(|| format!("cannot look at {}", path.join(&below).display()));
+                    match done {
+                        Err(failure) if next > 0 => folder.unread.push(failure),
+                        done => done?,
+                    }
+                }
             }
             next += 1;
         }

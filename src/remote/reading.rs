@@ -1,5 +1,6 @@
 //! The helper's part in reading log files: a thread reads, and what it tells goes out as fast as the controller takes it.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc;
 
 use super::helper::Incoming;
@@ -22,6 +23,7 @@ pub(super) async fn serve(
     batches: mpsc::Sender<Vec<Told>>,
     incoming: &mut Incoming,
 ) -> Result<(), Failure> {
+    open_many();
     let reading = tokio::task::spawn_blocking(move || {
         let mut sink = Batches { to: batches, batch: Vec::new(), bytes: 0 };
         read(&query, &mut sink)?;
@@ -42,6 +44,12 @@ pub(super) async fn serve(
             }
         }
     }
+}
+
+/// Takes as many descriptors as this process may have: files of one period are open together.
+fn open_many() {
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 /// Gathers what is told to messages of a good length.

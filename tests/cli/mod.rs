@@ -174,6 +174,7 @@ fn bad_usage_exits_with_2() {
         "logs cat no.fp",
         "logs cat --env lab /tmp",
         "logs cat /tmp no.fp",
+        "logs cat /etc/hostname",
         "logs cat --since yesterday --json --bare /tmp",
         "logs grep",
         "logs grep a( /tmp",

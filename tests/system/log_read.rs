@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -116,6 +117,15 @@ play "of nodes" on nodes.web {{
     let of_line = jiff::fmt::strtime::parse("%d/%b/%Y:%H:%M:%S %z", places_of).unwrap().to_timestamp().unwrap();
     assert_eq!(object["at"].as_str().unwrap(), of_line.to_string());
 
+    // A folder that is given twice, by its other name, and within another one: each file once.
+    let (one, two) = (format!("{at}/web1"), format!("{at}/two/../web1/shop"));
+    assert_eq!(good(&["cat", "--bare", &one, &one, &two]), [2, 6].map(|number: usize| all[number].as_str()).concat());
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let done = Command::new(fanli()).args(["logs", "cat", play]).stdout(full).output().unwrap();
+    let complaint = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(complaint, "error: lines cannot be written: No space left on device (os error 28)\n");
+    assert_eq!(done.status.code(), Some(4));
+
     // A host that cannot be reached, and a folder that is not there.
     let gone = text.replace("host \"two\" { connection = local }", "host \"two\" { address = 127.0.0.1  port = 1 }");
     fs::write(play, gone).unwrap();
@@ -180,14 +190,43 @@ fn lines_are_followed_through_many_files_and_ctrl_c_ends_it() {
     assert_eq!(lines.next().unwrap(), "www  before");
     drop(lines);
     assert!(child.wait().unwrap().success());
-    let (mut child, lines) = followed(&["tail", "-f", "-n", "0", folder]);
+    // Also when nothing more comes.
+    let (mut child, mut lines) = followed(&["tail", "-f", "-n", "1", "--bare", folder]);
+    assert_eq!(lines.next().unwrap(), "c");
     drop(lines);
     until = std::time::Instant::now() + Duration::from_secs(30);
     while child.try_wait().unwrap().is_none() {
         assert!(std::time::Instant::now() < until, "it goes on for ever");
-        write(Path::new(folder), "www", &[], "more\n");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn a_folder_that_was_made_anew_is_followed_and_one_that_is_closed_hides_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("logs");
+    write(&folder, "www", &[], "before\n");
+    let at = folder.to_str().unwrap();
+    let (mut child, mut lines) = followed(&["tail", "-f", "-n", "1", "--bare", at]);
+    assert_eq!(lines.next().unwrap(), "before");
+    fs::remove_dir_all(&folder).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    write(&folder, "www", &[], "anew\n");
+    assert_eq!(lines.next().unwrap(), "anew");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    child.wait().unwrap();
+
+    fs::create_dir(folder.join("closed")).unwrap();
+    for (path, mode) in [(folder.join("closed").as_path(), 0o700), (dir.path(), 0o755)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let mut other = Command::new("setpriv");
+    other.args(["--reuid=65534", "--regid=65534", "--clear-groups", fanli(), "logs", "cat", at]).env("HOME", "/tmp");
+    let done = other.output().unwrap();
+    let complaint = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(String::from_utf8(done.stdout).unwrap(), "www  anew\n", "{complaint}");
+    assert!(complaint.starts_with(&format!("error: cannot look at {at}/closed: ")), "{complaint}");
+    assert_eq!(done.status.code(), Some(4));
 }
 
 /// Longer than a host may be silent: that it waits is no silence.

@@ -1,13 +1,14 @@
 //! Lines of log files, as they are printed.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::{BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::io::{BufWriter, ErrorKind, IsTerminal as _, Stdout, Write as _};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use regex::bytes::Regex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use super::super::play::When;
@@ -86,6 +87,21 @@ impl Printer {
     /// The exit code that goes with what went wrong.
     pub(super) fn code(&self) -> u8 {
         self.code
+    }
+
+    /// Whether it could be written. A reader that went away (`| head`) has enough; anything else is told.
+    fn wrote(&mut self, done: std::io::Result<()>) -> bool {
+        match done {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => false,
+            Err(error) => {
+                complain(&format!("error: lines cannot be written: {error}"));
+                self.code = exit::FAILED;
+                // Not once more when it is dropped.
+                self.out = BufWriter::with_capacity(0, std::io::stdout());
+                false
+            }
+        }
     }
 
     fn label(&self, from: &Origin) -> Option<&Label> {
@@ -187,8 +203,8 @@ fn color_of(name: &str) -> &'static str {
 
 impl Output for Printer {
     fn line(&mut self, from: &Arc<Origin>, line: &Line) -> bool {
-        // A reader that went away (`| head`) has enough.
-        self.print(from, line).is_ok()
+        let done = self.print(from, line);
+        self.wrote(done)
     }
 
     fn failed(&mut self, host: usize, failure: &Failure) {
@@ -207,6 +223,15 @@ impl Output for Printer {
     }
 
     fn flush(&mut self) -> bool {
-        self.out.flush().is_ok()
+        let done = self.out.flush();
+        self.wrote(done) && has_reader()
     }
+}
+
+/// Whether anybody reads standard output: a pipe tells that before anything is written.
+fn has_reader() -> bool {
+    let stdout = std::io::stdout();
+    let mut asked = [PollFd::new(&stdout, PollFlags::empty())];
+    let answered = poll(&mut asked, Some(&Timespec::default()));
+    answered.is_err() || asked.iter().all(|asked| !asked.revents().contains(PollFlags::ERR))
 }

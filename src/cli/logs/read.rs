@@ -1,7 +1,7 @@
 //! `fanli logs cat`, `grep` and `tail`: lines of log files, of this host or of the nodes of a playbook.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf, absolute};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
@@ -178,6 +178,9 @@ impl Source {
     }
 
     fn do_read(&self, query: &Query) -> Result<u8, Ended> {
+        // With all that is said of it: `(?u)` allows what the command line did not look at.
+        let compiled = query.pattern.as_ref().map(Pattern::compile).transpose();
+        compiled.map_err(|failure| failure.to_string())?;
         let query = Query { site: self.site.clone(), ..query.clone() };
         let (asked, labels) = self.asked(&query)?.into_iter().unzip();
         let shape = match (self.json, self.bare) {
@@ -200,6 +203,11 @@ impl Source {
         let are_folders = self.from.iter().all(|path| path.is_dir());
         match self.from.as_slice() {
             [file] if !are_folders => {
+                if file.is_file() && file.extension().is_none_or(|end| end != "fp") {
+                    let shown = file.display();
+                    let why = format!("{shown} is no playbook, whose name ends in .fp; of a log file give the folder");
+                    return Err(why.into());
+                }
                 let playbook = request::Playbook { file: file.clone(), given: self.given.clone() };
                 let part = request::Part::of(self.limit.clone());
                 planned(&playbook, &part, |plan, _| of_plan(&plan, query))
@@ -221,7 +229,10 @@ impl Source {
                 let query = Query { folders, ..query.clone() };
                 Ok(vec![(Asked { host: "this host".to_owned(), connection, query }, labels)])
             }
-            _ => Err("write one playbook, or folders of this host".to_owned().into()),
+            several => {
+                let odd = several.iter().find(|path| !path.is_dir()).map_or(Path::new(""), PathBuf::as_path);
+                Err(format!("{} is no folder on this host; give one playbook, or folders", odd.display()).into())
+            }
         }
     }
 
@@ -239,14 +250,15 @@ impl Source {
     }
 }
 
-/// Folders on this host, as a path from the root each.
+/// The whole paths of folders on this host, without links: whoever typed them may follow those.
 fn plain(folders: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
-    folders.iter().map(|path| absolute(path).map_err(|error| format!("{}: {error}", path.display()))).collect()
+    folders.iter().map(|path| path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))).collect()
 }
 
 /// The folders that a plan declares, for each host.
 fn of_plan(plan: &RunPlan, query: &Query) -> Result<Vec<(Asked, Vec<Label>)>, Ended> {
     let mut asked = Vec::new();
+    let mut late = BTreeSet::new();
     for run in &plan.hosts {
         let mut folders: BTreeMap<PathBuf, Label> = BTreeMap::new();
         let targets = run.plan.stages.iter().flat_map(|stage| &stage.targets);
@@ -257,12 +269,7 @@ fn of_plan(plan: &RunPlan, query: &Query) -> Result<Vec<(Asked, Vec<Label>)>, En
             match folder(&step.args) {
                 Ok(Some(path)) => drop(folders.entry(path).or_insert_with_key(|path| label(target, path))),
                 Ok(None) => {}
-                Err(Late) => {
-                    complain(&format!(
-                        "warning: {}: which folder it is is known only while a play runs; it is left out",
-                        step.at
-                    ));
-                }
+                Err(Late) => drop(late.insert(&step.at)),
             }
         }
         if folders.is_empty() {
@@ -271,6 +278,9 @@ fn of_plan(plan: &RunPlan, query: &Query) -> Result<Vec<(Asked, Vec<Label>)>, En
         let (folders, labels) = folders.into_iter().unzip();
         let query = Query { folders, ..query.clone() };
         asked.push((Asked { host: run.plan.host.clone(), connection: run.connection.clone(), query }, labels));
+    }
+    for at in late {
+        complain(&format!("warning: {at}: which folder this is is known only while a play runs; it is left out"));
     }
     if asked.is_empty() {
         return Err("no `logs` task of the playbook declares a folder on these hosts and nodes".to_owned().into());

@@ -52,6 +52,9 @@ pub fn keep(places: &[Place], policy: &Policy, state_dir: &Path, check: bool, mu
         bytes: shelves.iter().flat_map(|shelf| &shelf.pieces).map(|piece| piece.bytes).sum(),
     };
     for folder in &folders {
+        for failure in &folder.unread {
+            say(Said { path: folder.path.clone(), what: What::Failed(failure.clone()) });
+        }
         for (dir, name) in &folder.strays {
             let done = if check { Ok(()) } else { clear(folder, *dir, name) };
             say(Said { path: folder.path_of(*dir, name), what: done.map_or_else(What::Failed, |()| What::Cleared) });

@@ -55,7 +55,7 @@ impl Desk<'_> {
         lines.sort_by_key(|(number, line)| (line.at, *number));
         for (number, line) in lines {
             if let Some(open) = live.get_mut(number) {
-                self.line(open, line)?;
+                self.line(open, &line)?;
             }
         }
         for (open, _) in live.iter().zip(&is_over).filter(|(_, is_over)| **is_over) {

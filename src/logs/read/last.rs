@@ -6,8 +6,8 @@ use std::collections::{BinaryHeap, VecDeque};
 use super::source::{Open, Source};
 use super::{Desk, Enough, Line};
 
-/// A line in the order of time: its place, the number of its segment, its number there.
-type Place = (i64, usize, usize);
+/// A line in the order of time: its place, when its segment was begun, the number of that, its number there.
+type Place = (i64, i64, usize, usize);
 
 impl Desk<'_> {
     /// Tells the last `most` lines of all segments in the order of time, and returns those segments that are still being written, read to
@@ -25,7 +25,7 @@ impl Desk<'_> {
             let Some(mut open) = self.open(&source)? else { continue };
             let (number, mut any) = (opened.len(), false);
             for (count, line) in self.last_of(&mut open, most)?.into_iter().enumerate() {
-                lines.push(Reverse(((line.at, number, count), line.text)));
+                lines.push(Reverse(((line.at, source.opened, number, count), line.text)));
                 if lines.len() > most {
                     lines.pop();
                 }
@@ -35,9 +35,9 @@ impl Desk<'_> {
                 opened.push(open);
             }
         }
-        while let Some(Reverse(((at, number, _), text))) = lines.pop() {
+        while let Some(Reverse(((at, _, number, _), text))) = lines.pop() {
             let Some(open) = opened.get_mut(number) else { continue };
-            self.line(open, Line { at, text })?;
+            self.line(open, &Line { at, text })?;
         }
         let (live, over): (Vec<Open>, Vec<Open>) = opened.into_iter().partition(Open::is_written);
         over.iter().try_for_each(|open| self.over(open))?;

@@ -35,7 +35,7 @@ impl Desk<'_> {
                 },
                 Stand::Open(mut open, line) => {
                     let ends = line.text.ends_with(b"\n");
-                    self.line(&mut open, line)?;
+                    self.line(&mut open, &line)?;
                     (open, !ends)
                 }
                 Stand::Over => continue,

@@ -25,6 +25,9 @@ use crate::failure::{Context as _, Failure};
 /// The longest piece of a line, in bytes: a longer line comes in several.
 pub const MOST_PIECE: usize = 64 * 1024;
 
+/// The longest line that is looked at as a whole, in bytes. What is behind that is taken or left with it.
+const MOST_LINE: usize = 1024 * 1024;
+
 /// What is read.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
@@ -72,7 +75,7 @@ pub struct Line {
     /// Where it belongs: microseconds since 1970. It is the time that the line gives for itself, within the period of its file, and never
     /// before that of the line before it.
     pub at: i64,
-    /// The bytes, with the line's end. Without one where more of the line follows, or the file ends.
+    /// The bytes, with the line's end; without one where more of the line follows.
     #[serde(with = "crate::value::as_bytes")]
     pub text: Vec<u8>,
 }
@@ -193,10 +196,10 @@ impl Desk<'_> {
         self.tell(Told::Failed(Box::new(failure)))
     }
 
-    /// Opens a segment; `None` where it cannot be read, which is told, or is gone.
+    /// Opens a segment; `None` where it cannot be read, which is told.
     fn open(&mut self, source: &Source) -> Result<Option<Open>, Enough> {
         match source.open() {
-            Ok(opened) => Ok(opened),
+            Ok(open) => Ok(Some(open)),
             Err(failure) => self.fail(failure).map(|()| None),
         }
     }
@@ -210,8 +213,11 @@ impl Desk<'_> {
     }
 
     /// Tells a line, if it is one that is asked for.
-    fn line(&mut self, open: &mut Open, line: Line) -> Result<(), Enough> {
-        if !self.filter.takes(&line) {
+    fn line(&mut self, open: &mut Open, line: &Line) -> Result<(), Enough> {
+        if !std::mem::replace(&mut open.is_rest, !line.text.ends_with(b"\n")) {
+            open.is_taken = self.filter.takes(line);
+        }
+        if !open.is_taken {
             return Ok(());
         }
         let file = match open.file {
@@ -224,7 +230,8 @@ impl Desk<'_> {
                 number
             }
         };
-        self.tell(Told::Line { file, line })
+        let mut pieces = line.text.chunks(MOST_PIECE);
+        pieces.try_for_each(|piece| self.tell(Told::Line { file, line: Line { at: line.at, text: piece.to_vec() } }))
     }
 
     /// Tells that a segment has no more lines.

@@ -9,10 +9,13 @@ use jiff::tz::TimeZone;
 use rustix::fs::{AtFlags, FlockOperation, flock, statat};
 
 use super::stamp::Stamps;
-use super::{Line, MOST_PIECE};
+use super::{Line, MOST_LINE};
 use crate::failure::{Context as _, Failure};
 use crate::logs::codec::Codec;
 use crate::logs::folder::{Folder, open_file};
+
+/// How much of a file is read before its last lines, in bytes.
+const BEFORE: u64 = 64 * 1024;
 
 /// How much of a file is read at once, in bytes.
 const BLOCK: usize = 64 * 1024;
@@ -62,7 +65,14 @@ pub(super) struct Open {
     begun: Vec<u8>,
     /// Whether more of the line before follows.
     within: bool,
+    /// The same, of the line that was told last.
+    pub(super) is_rest: bool,
+    /// Whether that line is one that is asked for.
+    pub(super) is_taken: bool,
     writing: bool,
+    /// How many bytes were read, and how many there should be, where that is known.
+    read: u64,
+    should: Option<u64>,
 }
 
 /// Where its lines come from.
@@ -72,14 +82,14 @@ enum Lines {
 }
 
 impl Source {
-    /// Opens it for reading. `None` when it is gone: a limit may have said so meanwhile.
+    /// Opens it for reading.
     ///
     /// # Errors
-    /// It is no plain file of the folder's owner, or cannot be read.
-    pub(super) fn open(&self) -> Result<Option<Open>, Failure> {
+    /// It is no plain file of the folder's owner, cannot be read, or is gone.
+    pub(super) fn open(&self) -> Result<Open, Failure> {
         let shown = self.folder.path.join(&self.path).display().to_string();
-        let opened = self.lines().map_err(|failure| failure.within(format!("cannot read {shown}")))?;
-        Ok(opened.map(|lines| Open {
+        let lines = self.lines().map_err(|failure| failure.within(format!("cannot read {shown}")))?;
+        Ok(Open {
             file: None,
             folder: self.number,
             path: self.path.to_string_lossy().into_owned(),
@@ -91,29 +101,36 @@ impl Source {
             end: self.end,
             begun: Vec::new(),
             within: false,
+            is_rest: false,
+            is_taken: false,
             writing: self.writing,
-        }))
+            read: 0,
+            should: self.bytes,
+        })
     }
 
     /// A keeper may compress it at any moment.
-    fn lines(&self) -> Result<Option<Lines>, Failure> {
-        let Some(segment) = self.folder.segments.get(self.segment) else { return Ok(None) };
+    fn lines(&self) -> Result<Lines, Failure> {
+        let gone = || Failure::new("it has gone before it was read");
+        let segment = self.folder.segments.get(self.segment).ok_or_else(gone)?;
         let dir = self.folder.open(segment.dir).context("cannot open its directory")?;
         let is_there = |name: &str| statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
         if is_there(&segment.name) {
             let (file, _) = open_file(&dir, &segment.name)?;
-            return Ok(Some(Lines::Plain(BufReader::with_capacity(BLOCK, file))));
+            return Ok(Lines::Plain(BufReader::with_capacity(BLOCK, file)));
         }
         for codec in Codec::ALL {
             let name = format!("{}{}", segment.name, codec.extension());
             if is_there(&name) {
                 let (file, _) = open_file(&dir, &name)?;
-                // No further than it should be: it may have been made to become endless.
-                let lines = codec.unpack(file).context(name)?.take(self.bytes.unwrap_or(u64::MAX));
-                return Ok(Some(Lines::Packed(Box::new(BufReader::with_capacity(BLOCK, lines)))));
+                // No further than one byte more than it should have: it may have been made to become endless. And not less: its own
+                // checksum stands behind the last one.
+                let most = self.bytes.map_or(u64::MAX, |bytes| bytes.saturating_add(1));
+                let lines = codec.unpack(file).context(name)?.take(most);
+                return Ok(Lines::Packed(Box::new(BufReader::with_capacity(BLOCK, lines))));
             }
         }
-        Ok(None)
+        Err(gone())
     }
 }
 
@@ -123,23 +140,34 @@ impl Open {
     /// # Errors
     /// It cannot be read, or what was compressed is damaged. It has no more lines then.
     pub(super) fn next(&mut self) -> Result<Option<Line>, Failure> {
-        let read = self.read().with_context(|| format!("cannot read {} to its end", self.shown));
-        read.inspect_err(|_| self.writing = false)
+        let line = self.line().with_context(|| format!("cannot read {} to its end", self.shown));
+        let line = line.inspect_err(|_| (self.writing, self.should) = (false, None))?;
+        let ended = line.is_none() && !self.writing;
+        let odd = |should: &mut u64| self.read > *should || ended && self.read < *should;
+        let Some(should) = self.should.take_if(odd) else { return Ok(line) };
+        let more = if self.read > should { "more" } else { "fewer" };
+        Err(Failure::new(format!("cannot read {} to its end", self.shown))
+            .because(format!("it has {more} bytes than the {should} of its seal"))
+            .hint("something has changed it after it was closed"))
     }
 
-    fn read(&mut self) -> io::Result<Option<Line>> {
-        let room = MOST_PIECE.saturating_sub(self.begun.len()).try_into().unwrap_or(u64::MAX);
+    fn line(&mut self) -> io::Result<Option<Line>> {
+        let room = MOST_LINE.saturating_sub(self.begun.len()).try_into().unwrap_or(u64::MAX);
         let from: &mut dyn BufRead = match &mut self.lines {
             Lines::Plain(from) => from,
             Lines::Packed(from) => from,
         };
-        from.take(room).read_until(b'\n', &mut self.begun)?;
-        let ends = self.begun.ends_with(b"\n");
-        let whole = ends || self.begun.len() >= MOST_PIECE || !self.writing;
-        if self.begun.is_empty() || !whole {
+        self.read += u64::try_from(from.take(room).read_until(b'\n', &mut self.begun)?).unwrap_or(0);
+        let (ends, is_full) = (self.begun.ends_with(b"\n"), self.begun.len() >= MOST_LINE);
+        if self.begun.is_empty() || self.writing && !ends && !is_full {
             return Ok(None);
         }
-        let text = std::mem::take(&mut self.begun);
+        let mut text = std::mem::take(&mut self.begun);
+        // A last line without an end gets one.
+        let ends = ends || !is_full;
+        if !text.ends_with(b"\n") && ends {
+            text.push(b'\n');
+        }
         if !self.within {
             let own = self.stamps.of(&text).unwrap_or(self.at);
             self.at = own.min(self.end).max(self.begin);
@@ -164,15 +192,27 @@ impl Open {
         self.writing
     }
 
-    /// Goes to the last `most` lines; one that is compressed must be read to its end for them.
+    /// Goes to the last `most` lines and a little further back, as one of them may follow a line with a time; one that is compressed must be
+    /// read to its end for them.
     ///
     /// # Errors
     /// It cannot be read.
     pub(super) fn skip_to_last(&mut self, most: usize) -> Result<(), Failure> {
         let Lines::Plain(from) = &mut self.lines else { return Ok(()) };
-        let start = begin_of_last(from.get_mut(), most).and_then(|start| from.seek(SeekFrom::Start(start)));
-        start.with_context(|| format!("cannot read {}", self.shown)).map(drop)
+        let file = from.get_mut();
+        let start = begin_of_last(file, most).and_then(|last| begin_of_line(file, last.saturating_sub(BEFORE)));
+        let sought = start.and_then(|start| from.seek(SeekFrom::Start(start)));
+        self.should = None;
+        sought.with_context(|| format!("cannot read {}", self.shown)).map(drop)
     }
+}
+
+/// Returns where the first line begins that begins at `at` or later.
+fn begin_of_line(file: &mut File, at: u64) -> io::Result<u64> {
+    let Some(before) = at.checked_sub(1) else { return Ok(0) };
+    file.seek(SeekFrom::Start(before))?;
+    let skipped = BufReader::new(file).read_until(b'\n', &mut Vec::new())?;
+    Ok(before + u64::try_from(skipped).unwrap_or(0))
 }
 
 /// Returns where the last `most` whole lines of a file begin.

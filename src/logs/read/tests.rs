@@ -169,14 +169,14 @@ fn a_long_line_stays_together_and_what_is_not_whole_yet_is_left_out() {
     let mut writing = begun(folder, "15.b.log", 0, &[access(10, "/same"), access(11, "/c")].concat());
     add(&mut writing, "half of a li");
     closed(folder, "14.a.log", -1, "no end");
-    let all = ["no end", &long, &access(10, "/same"), &access(11, "/c"), &access(12, "/b")].concat();
-    assert_eq!(text(folder, Query::default()), all);
+    let all = ["no end\n", &long, &access(10, "/same"), &access(11, "/c"), &access(12, "/b")].concat();
+    assert!(text(folder, Query::default()) == all);
     add(&mut writing, "ne\n");
     drop(writing);
     // Its writer was killed.
     let all =
-        ["no end", &long, &access(10, "/same"), &access(11, "/c"), "half of a line\n", &access(12, "/b")].concat();
-    assert_eq!(text(folder, Query::default()), all);
+        ["no end\n", &long, &access(10, "/same"), &access(11, "/c"), "half of a line\n", &access(12, "/b")].concat();
+    assert!(text(folder, Query::default()) == all);
 }
 
 #[test]
@@ -207,11 +207,74 @@ fn what_cannot_be_read_is_told_and_the_rest_is_read() {
     assert!(found.failures.contains(&format!("there is no directory {at}/none")), "{:?}", found.failures);
     assert!(found.failures.iter().any(|failure| failure.ends_with("15.b.log is left as it is: it has several names")));
     assert!(found.failures.iter().any(|failure| failure.starts_with(&format!("cannot read {at}/15.a.log"))));
-    assert_eq!(found.failures.len(), 3, "{:?}", found.failures);
+    let length = 5_000 * access(4, "d").len();
+    let more = format!("cannot read {at}/15.d.log to its end: it has more bytes than the {length} of its seal");
+    assert!(found.failures.contains(&more), "{:?}", found.failures);
+    assert_eq!(found.failures.len(), 4, "{:?}", found.failures);
+    // Less than that, and a byte that is another one.
+    fs::write(folder.join("15.e.log"), access(5, "e").repeat(4_999)).unwrap();
+    assert_eq!(kept(folder, Query::default()).failures.len(), 4);
+    closed(folder, "16.a.log", 1, &access(3_601, "f").repeat(5_000));
+    packed(folder, "16.a.log", Codec::Gzip);
+    let mut bytes = fs::read(folder.join("16.a.log.gz")).unwrap();
+    let crc = bytes.len() - 8;
+    bytes[crc] ^= 1;
+    fs::write(folder.join("16.a.log.gz"), bytes).unwrap();
+    assert_eq!(kept(folder, Query::default()).failures.len(), 5);
     // What wants no more is told no more.
     let mut few = Kept { most: Some(7), ..Kept::default() };
     read(&query, &mut few).unwrap();
     assert_eq!(few.places.len(), 7);
+}
+
+#[test]
+fn a_long_line_is_matched_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (begin, rest) = ("x".repeat(MOST_PIECE - 9), "y".repeat(MOST_PIECE));
+    let long = |number: usize| format!("start{number} {begin}needle{rest} end\n");
+    let very = format!("start3 {} end\n", "z".repeat(3 * MOST_LINE));
+    closed(folder, "15.a.log", 0, &[long(1), "short\n".to_owned(), long(2), very.clone()].concat());
+    let grep = |pattern: &str, invert| {
+        let pattern = Some(Pattern { text: pattern.to_owned(), ignore_case: false, invert });
+        text(folder, Query { pattern, ..Query::default() })
+    };
+    assert!(grep("needle", false) == [long(1), long(2)].concat());
+    assert!(grep("^start1.* end$", false) == long(1));
+    assert!(grep("^start3", false) == very);
+    assert!(grep("start", true) == "short\n");
+    assert!(grep("^$", false).is_empty());
+}
+
+#[test]
+fn lines_of_one_time_come_as_their_files_were_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let mut all = String::new();
+    // By name the other way round.
+    for letter in ('a'..='z').rev() {
+        let line = access(10, &letter.to_string());
+        closed(folder, &format!("15.{letter}.log"), 0, &line);
+        all += &line;
+    }
+    assert_eq!(text(folder, Query::default()), all);
+    let two = Query { last: Some(2), ..Query::default() };
+    assert_eq!(text(folder, two), [access(10, "b"), access(10, "a")].concat());
+}
+
+#[test]
+fn the_last_lines_are_placed_by_what_is_before_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    closed(folder, "x/15.a.log", 0, &format!("{}  at 1\n  at 2\n", access(10, "/x")));
+    closed(folder, "y/15.a.log", 0, &[access(15, "/y1"), access(16, "/y2"), access(17, "/y3")].concat());
+    closed(folder, "z/15.a.log", 0, &[access(30, "/z1"), access(1, "/back")].concat());
+    let all = text(folder, Query::default());
+    let lines: Vec<&str> = all.split_inclusive('\n').collect();
+    for most in 0..=lines.len() {
+        let last = Query { last: Some(most), ..Query::default() };
+        assert_eq!(text(folder, last), lines[lines.len() - most..].concat(), "{most}");
+    }
 }
 
 /// Passes on what is told, as long as somebody takes it.
