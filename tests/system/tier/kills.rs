@@ -42,6 +42,7 @@ fn strangers(host: &str) -> Vec<String> {
         "docker-proxy",
         "haproxy -W ",
         "/usr/sbin/haproxy ",
+        "rsync --daemon ",
     ];
     let gone = |line: &str| line.split_once(' ').is_none_or(|(_, command)| command.trim().is_empty());
     assert!(all.contains("dockerd"), "{host}: {all}");
