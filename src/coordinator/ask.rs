@@ -19,6 +19,7 @@ use crate::remote::Reach;
 use crate::remote::helper::TOO_LONG;
 use crate::resource::attachments::Watched;
 use crate::resource::interfaces::Seen;
+use crate::resource::log_folders::Folders;
 use crate::resource::rollout::Rollouts;
 use crate::value::{Map, Value};
 
@@ -129,6 +130,15 @@ pub async fn statuses(
     forks: usize,
 ) -> BTreeMap<String, Result<Watched, Failure>> {
     one_look(hosts, ("attachments", "status", AFTER_OTHERS), &Map::new(), Watched::from_output, reach, forks).await
+}
+
+/// What the declared folders of log files hold on every host; as [`survey`], but beside a run: nothing that it shows is half done.
+pub async fn log_folders(
+    hosts: Vec<(String, Connection)>,
+    reach: Arc<Reach>,
+    forks: usize,
+) -> BTreeMap<String, Result<Folders, Failure>> {
+    one_look(hosts, ("log_folders", "logs", BESIDE_OTHERS), &Map::new(), Folders::from_output, reach, forks).await
 }
 
 /// What every host shows of its rollouts; as [`survey`], but beside a run that is at work: that is when people ask.

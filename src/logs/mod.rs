@@ -21,6 +21,7 @@ mod segment;
 mod seal;
 pub mod ship;
 pub mod spool;
+pub mod survey;
 mod tally;
 pub mod target;
 pub mod template;

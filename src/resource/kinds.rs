@@ -108,6 +108,7 @@ kinds! {
     rollout::Loaded,
     interfaces::Interfaces,
     attachments::Attachments,
+    log_folders::LogFolders,
     trace::Trace,
     rollout::Trial,
 }

@@ -208,7 +208,7 @@ impl Logs {
     }
 
     /// The folder, and where its copies are stored.
-    fn place(&self) -> Place {
+    pub(super) fn place(&self) -> Place {
         let ship = self.ship.clone().map(|to| Shipping {
             to,
             key: self.ship_key.as_ref().map(|path| path.0.clone().into()),

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::common::fanli;
-use crate::log_keep::{keeps, logs};
+use crate::log_keep::{keeps, logs, seal_of, written};
 
 /// Has `fanli log-pipe` write lines into a site's folder.
 fn write(folder: &Path, site: &str, more: &[&str], text: &str) {
@@ -227,6 +227,63 @@ fn a_folder_that_was_made_anew_is_followed_and_one_that_is_closed_hides_no_other
     assert_eq!(String::from_utf8(done.stdout).unwrap(), "www  anew\n", "{complaint}");
     assert!(complaint.starts_with(&format!("error: cannot look at {at}/closed: ")), "{complaint}");
     assert_eq!(done.status.code(), Some(4));
+}
+
+#[test]
+fn status_tells_what_waits_for_a_copy_and_what_was_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, state) = (dir.path().join("logs"), dir.path().join("state-%h"));
+    fs::create_dir(&folder).unwrap();
+    written(&folder, 40);
+    let (at, state) = (folder.to_str().unwrap(), state.to_str().unwrap());
+    let play = dir.path().join("play.fp");
+    let text = format!(
+        "hosts both {{\n  host \"one\" {{ connection = local }}\n}}\n\
+         play \"logs\" on hosts.both {{\n  logs \"{at}\" {{ age = 30d  ship = \"rsync://127.0.0.1:1/logs/x\" }}\n}}\n"
+    );
+    fs::write(&play, &text).unwrap();
+    let play = play.to_str().unwrap();
+    let status = |more: &[&str]| told(&[&["status", "--state-dir", state], more].concat());
+    assert_eq!(status(&[play]).2, Some(0));
+    assert_eq!(status(&[play]).0, "one\n  no `logs` task has declared a folder\n");
+    let done = Command::new(fanli()).args(["play", play, "--state-dir", state]).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let files = crate::log_keep::segments(&folder).len();
+    let (out, complaints, code) = status(&[play]);
+    assert_eq!((complaints.as_str(), code), ("", Some(0)), "{out}");
+    assert!(out.starts_with(&format!("one\n  {at}  {files} files, ")), "{out}");
+    let waiting = format!("\n    copies  {files} files (");
+    assert!(
+        out.contains(&waiting) && out.contains(" without one at rsync://127.0.0.1:1/logs/x, the oldest of "),
+        "{out}"
+    );
+    assert!(!out.contains("LATE") && !out.contains("LOST"), "{out}");
+    let (out, _, code) = status(&["--max-lag", "30m", play]);
+    assert!(out.contains(" UTC: LATE\n") && code == Some(4), "{out}");
+    // On the host itself, as data.
+    let (out, _, code) = told(&["status", "--json", "--state-dir", &state.replace("%h", "one")]);
+    let found: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&found["folders"][0]["path"], &found["folders"][0]["copies"]["waiting"]), (&at.into(), &files.into()));
+    assert_eq!(code, Some(0));
+    // Its disk was full.
+    let segment = crate::log_keep::segments(&folder).remove(0);
+    let seal = seal_of(&segment);
+    let mut lost: Value = serde_json::from_slice(&fs::read(&seal).unwrap()).unwrap();
+    (lost["dropped_lines"], lost["dropped_bytes"]) = (7.into(), 700.into());
+    fs::write(&seal, format!("{lost}\n")).unwrap();
+    let (out, _, code) = status(&[play]);
+    assert!(out.contains("\n    LOST    7 lines (700 B) left out in the last day\n") && code == Some(4), "{out}");
+    lost["sealed"] =
+        jiff::Timestamp::now().checked_sub(jiff::SignedDuration::from_hours(25)).unwrap().to_string().into();
+    fs::write(&seal, format!("{lost}\n")).unwrap();
+    assert_eq!(status(&[play]).2, Some(0));
+    // A folder that is gone, and a host that is.
+    fs::remove_dir_all(&folder).unwrap();
+    let (out, _, code) = status(&[play]);
+    assert!(out.contains(&format!("\n    wrong   there is no directory {at}\n")) && code == Some(4), "{out}");
+    fs::write(play, text.replace("connection = local", "address = 127.0.0.1  port = 1")).unwrap();
+    let (out, _, code) = status(&[play]);
+    assert!(out.starts_with("one\n  unknown: cannot connect to 127.0.0.1") && code == Some(5), "{out}");
 }
 
 /// Longer than a host may be silent: that it waits is no silence.

@@ -3,6 +3,7 @@
 mod keep;
 mod lines;
 mod read;
+mod status;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,16 @@ read; 5 a host was not reached.")]
 Exit codes: 0 all was read; 2 bad input; 4 something could not be read; 5 a host was not reached;
 130 ended by Ctrl-C.")]
     Tail(read::Tail),
+    /// Tell what folders hold, what has no copy yet, and what was lost; for a monitor, too
+    #[command(after_help = "Examples:
+  fanli logs status                                         of what is declared on this host
+  fanli logs status web-tier.fp --env lab                   of every host of a playbook, over ssh
+  fanli logs status web-tier.fp --env prod --max-lag 2h --json || page   as a check of a monitor
+
+`fanli status` tells what the watcher could not do, and why.
+Exit codes: 0 all is well; 4 a copy is late, lines were left out in the last day (their disk was
+full), or something could not be looked at; 5 a host was not reached.")]
+    Status(status::Args),
     /// Compress and remove files as the limits say, close those of killed writers, and store copies
     #[command(after_help = "Examples:
   fanli logs keep --age 30d --pack zstd /data/weblogs/*
@@ -76,6 +87,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Command::Cat(args) => args.run(),
         Command::Grep(args) => args.run(),
         Command::Tail(args) => args.run(),
+        Command::Status(args) => status::run(args),
         Command::Keep(limits) => keep::run(&limits, false),
         Command::Plan(limits) => keep::run(&limits, true),
     }
