@@ -47,7 +47,7 @@ rollout "image" on nodes.web batch [1, 2, 100%] {
   }
 
   healthy {
-    http "http://{{ node.address }}/" { times = 2  every = 200ms  within = 10s }
+    http "http://{{ node.address }}/" { times = 2  every = 200ms  within = 30s }
   }
 }
 
