@@ -95,7 +95,7 @@ rollout "apache" on nodes.web batch [1, 2, 100%] {
       container  = node.name
       slot       = "/data/conf/{{ node.name }}"
     }
-    http "http://{{ node.address }}{{ ping }}" { times = 2  every = 200ms  within = 5s }
+    http "http://{{ node.address }}{{ ping }}" { times = 2  every = 200ms  within = 15s }
   }
 }
 

@@ -61,7 +61,7 @@ rollout "PROGRAM" on nodes.PROGRAM batch [1, 100%] {
       container  = node.name
       slot       = "/data/conf/{{ node.name }}"
     }
-    http "http://{{ node.address }}/" { times = 2  every = 200ms  within = 5s }
+    http "http://{{ node.address }}/" { times = 2  every = 200ms  within = 15s }
   }
 }
 
