@@ -48,7 +48,11 @@ wait $job"#;
 
 const WORK: &str = r#"root=$1 out=$2 suite=$3 mirror=$4 sources=$5 settings=$6; shift 6
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
-debootstrap --variant=minbase "$suite" "$root" "$mirror"
+# debootstrap gives up when one package of hundreds meets a mirror that is busy for a moment; its wget can try again, as apt does.
+mkdir -p "$root"; settings_of_wget=$root/.wgetrc
+{ cat "${WGETRC:-${HOME:-/root}/.wgetrc}" 2>/dev/null || :; printf 'tries = 5\nretry_on_http_error = 429,500,502,503,504\n'; } > "$settings_of_wget"
+WGETRC=$settings_of_wget debootstrap --variant=minbase "$suite" "$root" "$mirror"
+rm "$settings_of_wget"
 : > "$root/etc/apt/sources.list"
 mkdir -p "$root/etc/apt/sources.list.d" "$root/etc/apt/apt.conf.d"
 printf '%s' "$sources" > "$root/etc/apt/sources.list.d/fanli.sources"

@@ -1,5 +1,10 @@
 //! `image` against a real daemon.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+
 use fanli::value::{Blob, Digest, Tree, TreeEntry, TreeEntryKind, Value};
 
 use crate::docker_hosts::Hosts;
@@ -133,6 +138,26 @@ fn a_debian_root_is_made_once() {
     assert!(!host.must("cat /proc/mounts").contains("bootstrap"));
 }
 
+/// A mirror that answers the first request for each file with 503 and later ones with 404, and how often it was asked for each.
+fn busy_mirror() -> (String, Arc<Mutex<BTreeMap<String, u32>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/debian", listener.local_addr().unwrap());
+    let asked = Arc::new(Mutex::new(BTreeMap::new()));
+    let counted = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut line = String::new();
+            let _ = BufReader::new(&stream).read_line(&mut line);
+            let mut asked = counted.lock().unwrap();
+            let times = asked.entry(line).or_insert(0);
+            *times += 1;
+            let status = if *times == 1 { "503 Service Unavailable" } else { "404 Not Found" };
+            let _ = write!(stream, "HTTP/1.0 {status}\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
+    (address, asked)
+}
+
 #[test]
 fn a_bootstrap_that_is_killed_leaves_nothing_running_or_mounted() {
     let hosts = Hosts::start("z", 1);
@@ -155,9 +180,12 @@ fn a_bootstrap_that_is_killed_leaves_nothing_running_or_mounted() {
     assert_eq!(host.must(left), "");
     assert!(!host.must("cat /proc/mounts").contains("/var/lib/fanli/bootstrap/"));
 
-    // The next run cleans up before it begins; this one has no mirror, so it ends there.
-    let failed = host.drive().one(&image(Some("http://127.0.0.1:9/debian")));
+    // The next run cleans up before it begins; this one has a mirror that is busy at first and then has nothing, so it ends there.
+    let (mirror, asked) = busy_mirror();
+    let failed = crate::drive::Drive { own_network: false, ..host.drive() }.one(&image(Some(&mirror)));
     assert!(failed.failed().to_string().contains("debootstrap ended"), "{}", failed.failed());
+    let asked = asked.lock().unwrap();
+    assert!(asked.values().any(|times| *times > 1), "what was refused for a moment is asked for again: {asked:?}");
     assert_eq!(
         host.must("ls /var/lib/fanli/bootstrap /var/cache/fanli/bootstrap | grep -v lock"),
         "/var/cache/fanli/bootstrap:\n\n/var/lib/fanli/bootstrap:"
