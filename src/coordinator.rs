@@ -137,6 +137,7 @@ pub async fn run(
                 if wanted >= Stop::InOrder {
                     hub.aborted = true;
                     deadline.get_or_insert(tokio::time::Instant::now() + ABORT + GRACE);
+                    stages.stop();
                     stages::tell(&orders, &Order::Stop);
                 }
                 if wanted == Stop::Now || changed.is_err() && deadline.is_some() {
@@ -153,6 +154,7 @@ pub async fn run(
     // Dropping a channel's task ends its session, and with it the helper.
     tasks.abort_all();
     while tasks.join_next().await.is_some() {}
+    stages.broken_off(&mut hub);
     for name in stages.not_ended() {
         let failure = Failure::of(FailureKind::Aborted, "the run was stopped before this host came to an end")
             .hint("where a container was being replaced, the host itself puts the old one back in a moment");

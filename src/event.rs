@@ -307,6 +307,27 @@ pub enum RolloutNews {
         /// How many nodes each batch takes: the largest is how many are down at once at the most.
         batches: Vec<u32>,
     },
+    /// An earlier run has left nodes out of traffic that need nothing else: they go back.
+    LeftOut {
+        /// Which.
+        nodes: Vec<String>,
+    },
+    /// Nodes that an earlier run has left out of traffic are not well, and stay out.
+    StaysOut {
+        /// Which.
+        nodes: Vec<String>,
+    },
+    /// The run was asked to stop in the middle of it: nothing more is done.
+    Interrupted {
+        /// How many nodes have what is new.
+        nodes: u32,
+        /// Nodes that were at work on it, or on its way back, and did not come to the end.
+        half: Vec<String>,
+        /// Nodes that are out of traffic.
+        out: Vec<String>,
+        /// After which time, in milliseconds, the hosts put back by themselves what they have.
+        within_ms: Option<u64>,
+    },
     /// The preparation failed on some nodes: no node was touched.
     Refused {
         /// The nodes whose preparation failed.

@@ -11,7 +11,7 @@ use crate::coordinator::ask::{Answer, halts, rollouts};
 use crate::failure::Failure;
 use crate::plan::Part;
 use crate::report::harmless;
-use crate::resource::rollout::{ChangePhase, ContainerSeen, Phase, Rollouts, SlotSeen};
+use crate::resource::rollout::{ChangePhase, ContainerSeen, OUT_HELP, OutSeen, Phase, Rollouts, SlotSeen};
 
 /// How many lines of what a container said are shown; `--json` has all that are kept.
 const MOST_SAID: usize = 4;
@@ -45,8 +45,8 @@ enum Command {
   fanli rollout status web-tier.fp --env lab --json | jq '.lab1.slots[].current'
 
 Nothing is changed, and a run that is at work is not waited for. Exits with 4 when something is not
-as it should be (halted, put back by the host itself, not confirmed in time), with 5 when a host
-cannot be reached.")]
+as it should be (halted, put back by the host itself, not confirmed in time, left out of traffic),
+with 5 when a host cannot be reached.")]
 struct Status {
     #[command(flatten)]
     playbook: request::Playbook,
@@ -120,9 +120,7 @@ fn status(args: &Status) -> Result<u8, Ended> {
     let found = args.reach.ask::<_, Ended>(|reach| rollouts(hosts, reach, FORKS))?;
     print(&if args.json { as_json(&found) } else { shown(&found) });
     let wrong = |seen: &Rollouts| {
-        seen.halted.is_some()
-            || seen.slots.iter().any(SlotSeen::is_wrong)
-            || seen.containers.iter().any(|container| container.trouble.is_some())
+        seen.halted.is_some() || seen.is_wrong() || seen.containers.iter().any(|container| container.trouble.is_some())
     };
     Ok(match (found.values().any(Result::is_err), found.values().flatten().any(wrong)) {
         (true, _) => exit::UNREACHABLE,
@@ -212,11 +210,12 @@ fn shown(found: &BTreeMap<String, Result<Rollouts, Failure>>) -> String {
                 if let Some(mark) = &seen.halted {
                     let _ = writeln!(text, "  HALTED {}", harmless(&mark.show()));
                 }
-                if seen.slots.is_empty() && seen.containers.is_empty() {
+                if seen.slots.is_empty() && seen.containers.is_empty() && seen.out.is_empty() {
                     let _ = writeln!(text, "  no rollout has changed anything here");
                 }
                 seen.slots.iter().for_each(|slot| one_slot(&mut text, slot));
                 seen.containers.iter().for_each(|container| one_container(&mut text, container));
+                seen.out.iter().for_each(|server| one_server(&mut text, server));
             }
         }
     }
@@ -240,6 +239,22 @@ fn one_slot(text: &mut String, slot: &SlotSeen) {
         if let Some(line) = line {
             let _ = writeln!(text, "    {label}: {}", harmless(line));
         }
+    }
+}
+
+fn one_server(text: &mut String, server: &OutSeen) {
+    let state = server.state.as_deref().unwrap_or("unknown");
+    let at =
+        if server.since == 0 { String::new() } else { format!(", taken out of traffic at {} UTC", utc(server.since)) };
+    let _ = writeln!(text, "  server {}  {}{at}", harmless(&server.server), harmless(state));
+    if !server.rollout.is_empty() {
+        let _ = writeln!(text, "    by rollout \"{}\"", harmless(&server.rollout));
+    }
+    if server.left {
+        let _ = writeln!(text, "    no run is at work that would bring it back: {OUT_HELP}");
+    }
+    if let Some(trouble) = &server.trouble {
+        let _ = writeln!(text, "    trouble: {}", harmless(trouble));
     }
 }
 

@@ -17,7 +17,7 @@ use crate::report::harmless;
 use crate::resource::attachments::{Attachment, Condition, Watched};
 use crate::resource::logs::Kept;
 use crate::resource::refreshers::Refreshers;
-use crate::resource::rollout::{Phase, Rollouts};
+use crate::resource::rollout::{OUT_HELP, OutSeen, Phase, Rollouts};
 use crate::value::show_duration;
 use crate::visible::{count as count_of, rough_size};
 use crate::watch::probe;
@@ -220,12 +220,38 @@ fn refreshers_shown(refreshers: &Refreshers) -> String {
     text
 }
 
+/// The servers that rollouts have taken out of traffic; nothing where there are none.
+fn out_shown(out: &[OutSeen]) -> String {
+    let mut text = String::new();
+    if out.is_empty() {
+        return text;
+    }
+    let _ = writeln!(text, "traffic     {} out of it", crate::visible::count(out.len() as u64, "server"));
+    let width = out.iter().map(|one| one.server.len()).max().unwrap_or(0);
+    for one in out {
+        let state = one.state.as_deref().unwrap_or("unknown");
+        let _ = write!(text, "\n{:width$}  {state}", one.server);
+        if !one.rollout.is_empty() {
+            let _ = write!(text, "; taken out by `{}` at {} UTC", one.rollout, utc(one.since));
+        }
+        if one.left {
+            let _ = write!(text, ", and no run is at work\n{:width$}  help: {OUT_HELP}", "");
+        }
+        if let Some(why) = &one.trouble {
+            let _ = write!(text, "\n{:width$}  why: {why}", "");
+        }
+    }
+    text.push('\n');
+    text
+}
+
 /// The slots of a host; nothing where there are none.
 fn slots_shown(rollout: &Rollouts) -> String {
     let mut text = String::new();
     if let Some(mark) = &rollout.halted {
         let _ = writeln!(text, "rollouts    halted {}", mark.show());
     }
+    text.push_str(&out_shown(&rollout.out));
     if rollout.slots.is_empty() {
         return text;
     }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::Hub;
 use super::channel::Order;
-use super::rollout::{Decision, FORMER, Rollout, SETTLE, STANDING};
+use super::rollout::{BACKEND, Decision, FORMER, LEFT_OUT, Rollout, SETTLE, STANDING};
 use crate::event::{EventKind, Outcome, Phase, Target};
 use crate::plan::{RolloutPart, StageInfo};
 use crate::resource::rollout::HALTED;
@@ -31,6 +31,8 @@ pub(super) struct Stages {
     left_out: BTreeSet<u32>,
     /// The current stage.
     current: Option<Current>,
+    /// Whether the run was asked to stop: no stage begins any more.
+    stopping: bool,
 }
 
 /// The stage that runs, as far as its outcome matters to others.
@@ -57,7 +59,24 @@ impl Stages {
             fallen: BTreeSet::new(),
             left_out: BTreeSet::new(),
             current: None,
+            stopping: false,
         }
+    }
+
+    /// Takes note that the run was asked to stop: what a stage leaves undone from now on has not failed.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    /// Ends a run in which some host did not come to its end: says how the rollout stands that was under way.
+    pub(super) fn broken_off(&mut self, hub: &mut Hub) {
+        let Some(current) = self.current.as_mut().filter(|_| self.stopping) else { return };
+        let waited_for: BTreeSet<&str> =
+            self.waiting.iter().filter_map(|number| Some(self.names.get(*number)?.as_str())).collect();
+        let targets = current.targets.iter().filter(|target| waited_for.contains(target.host.as_str()));
+        let open: Vec<String> = targets.filter_map(|target| target.node.clone()).collect();
+        current.failed.extend(open);
+        self.close(hub);
     }
 
     pub(super) fn all_ended(&self) -> bool {
@@ -98,6 +117,18 @@ impl Stages {
                     let more = ["pending", "differs"].map(|name| (name.to_owned(), Value::Bool(true)));
                     let more = more.into_iter().filter(|_| unknown);
                     rollout.standing(&step.target, &output.clone().into_iter().chain(more).collect());
+                }
+            }
+            EventKind::StepFinished { step, output, .. } if step.kind == LEFT_OUT => {
+                if let Some(rollout) = self.current_rollout() {
+                    rollout.left_out(&step.target, output);
+                }
+            }
+            EventKind::StepFinished { step, outcome, .. } if step.kind == BACKEND => {
+                let part = self.current.as_ref().and_then(|current| current.part);
+                let was_told = !matches!(outcome, Outcome::Skipped(_));
+                if let (Some(part), Some(rollout)) = (part.filter(|_| was_told), self.current_rollout()) {
+                    rollout.traffic(part, &step.target, outcome.failure().is_none());
                 }
             }
             EventKind::StepFinished { step, output, .. } if step.kind == SETTLE => {
@@ -156,7 +187,7 @@ impl Stages {
     pub(super) fn advance(&mut self, orders: &[mpsc::UnboundedSender<Order>], hub: &mut Hub) {
         while self.waiting.is_empty() {
             self.close(hub);
-            let Some(stage) = self.list.get(self.next) else { return };
+            let Some(stage) = self.list.get(self.next).filter(|_| !self.stopping) else { return };
             self.next += 1;
             let number = stage.number;
             if self.stopped_plays.contains(&stage.play) {
@@ -238,6 +269,11 @@ impl Stages {
     fn close(&mut self, hub: &mut Hub) {
         let Some(current) = self.current.take() else { return };
         if let Some((rollout, part)) = self.rollouts.get_mut(&current.play).zip(current.part) {
+            if self.stopping {
+                rollout.interrupted(part, &current.failed);
+                say_news(rollout, hub);
+                return;
+            }
             rollout.over(part, &current.failed);
             say_news(rollout, hub);
             self.end_of_rollout(hub);
@@ -276,7 +312,7 @@ fn phase(part: RolloutPart) -> Phase {
         RolloutPart::Prepare => Phase::Prepare,
         RolloutPart::Drain(_) | RolloutPart::DrainBack(_) => Phase::Drain,
         RolloutPart::Change(_) => Phase::Change,
-        RolloutPart::Ready(_) | RolloutPart::ReadyBack(_) => Phase::Ready,
+        RolloutPart::GiveBack | RolloutPart::Ready(_) | RolloutPart::ReadyBack(_) => Phase::Ready,
         RolloutPart::Settle(_) => Phase::Settle,
         RolloutPart::Confirm => Phase::Confirm,
         RolloutPart::Back(_) => Phase::PutBack,

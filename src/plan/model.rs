@@ -209,6 +209,8 @@ pub struct RolloutInfo {
     pub stays: Vec<String>,
     /// Whether nothing goes out: everything is put back.
     pub put_back: bool,
+    /// After which time without a confirmation the hosts put it back by themselves.
+    pub within: Option<Duration>,
 }
 
 /// When a node's access log speaks against it.
@@ -225,6 +227,8 @@ pub struct Judged {
 pub enum RolloutPart {
     /// Everything is laid beside what runs, and tried; nothing that runs is touched.
     Prepare,
+    /// Nodes that an earlier run has left out of traffic, and that need nothing else, go back into it.
+    GiveBack,
     /// The balancers send nothing new to a batch.
     Drain(usize),
     /// A batch is changed, and must be well.

@@ -395,7 +395,7 @@ impl Session {
                     ToHelper::Skip { from, to } => orders.push(Orders::Skip(from, to)),
                     ToHelper::Lock { wait, by } => {
                         held = None;
-                        taking = Some(Box::pin(take_lock(self.state_dir.join("lock"), by, wait)));
+                        taking = Some(Box::pin(take_lock(fs::run_lock(&self.state_dir), by, wait)));
                     }
                     ToHelper::Unlock => (held, taking) = (None, None),
                     ToHelper::Stop => return Err(Failure::of(FailureKind::Aborted, "stopped before it began")),
@@ -444,7 +444,7 @@ async fn take_lock(path: PathBuf, by: String, wait: Duration) -> Result<(fs::Att
     let by = by.lines().next().unwrap_or_default();
     let note = || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        format!("{by}, since {} UTC (process {} there)", utc(now.as_secs()), std::process::id())
+        format!("{by}, since {} UTC {}", utc(now.as_secs()), fs::this_process())
     };
     let attempt = fs::attempt(&path, &note, wait).await?;
     Ok((attempt, place_of(&path)?))

@@ -150,6 +150,9 @@ fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
     let (word, nodes, failed, budget, batches) = match news {
         RolloutNews::Nothing { nodes } => ("nothing", Some(*nodes), None, None, None),
         RolloutNews::Begins { nodes, batches, .. } => ("begins", Some(*nodes), None, None, Some(batches)),
+        RolloutNews::LeftOut { .. } => ("left_out", None, None, None, None),
+        RolloutNews::StaysOut { .. } => ("stays_out", None, None, None, None),
+        RolloutNews::Interrupted { nodes, .. } => ("interrupted", Some(*nodes), None, None, None),
         RolloutNews::Refused { failed } => ("refused", None, Some(failed), None, None),
         RolloutNews::Sick { nodes, budget } => ("sick", None, Some(nodes), Some(*budget), None),
         RolloutNews::BadAnswers { node, kind, .. } => {
@@ -180,7 +183,15 @@ fn news_of(news: &RolloutNews) -> (&'static str, Map<String, Value>) {
         RolloutNews::PutBack { stays, .. } => Some(stays),
         _ => None,
     };
+    let (out, half, within) = match news {
+        RolloutNews::LeftOut { nodes } | RolloutNews::StaysOut { nodes } => (Some(nodes), None, None),
+        RolloutNews::Interrupted { out, half, within_ms, .. } => (Some(out), Some(half), *within_ms),
+        _ => (None, None, None),
+    };
     let fields = [
+        ("out", json!(out)),
+        ("half_way", json!(half)),
+        ("within_ms", json!(within)),
         ("stays", json!(stays)),
         ("nodes", json!(nodes)),
         ("failed", json!(failed)),

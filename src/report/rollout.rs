@@ -66,6 +66,31 @@ pub(super) fn sentence(news: &RolloutNews) -> (String, Paint) {
                 Paint::Plain,
             )
         }
+        RolloutNews::LeftOut { nodes: out } => {
+            let (were, go) = if out.len() == 1 { ("was", "goes") } else { ("were", "go") };
+            (format!("{} {were} left out of traffic by an earlier run, and {go} back", all(out)), Paint::Change)
+        }
+        RolloutNews::StaysOut { nodes: out } => {
+            let (were, are, stay) = if out.len() == 1 { ("was", "is", "stays") } else { ("were", "are", "stay") };
+            let text =
+                format!("{} {were} left out of traffic by an earlier run, {are} not well, and {stay} out", all(out));
+            (text, Paint::Bad)
+        }
+        RolloutNews::Interrupted { nodes: number, half, out, within_ms } => {
+            let changed = (*number > 0).then(|| format!("{} {} what is new", nodes(*number), have(*number)));
+            let half = (!half.is_empty()).then(|| format!("{} half-way", verb(half, &all(half))));
+            let stands: Vec<String> = changed.into_iter().chain(half).collect();
+            let stands = if stands.is_empty() { "no node has what is new".to_owned() } else { stands.join(", ") };
+            let out = if out.is_empty() { String::new() } else { format!("; out of traffic: {}", all(out)) };
+            let within = within_ms.map_or_else(String::new, |within| {
+                let within = crate::value::show_duration(std::time::Duration::from_millis(within));
+                format!("; after {within} without a run the hosts put it back")
+            });
+            let text = format!(
+                "stopped on request: {stands}{out}{within}; the same command goes on, `fanli rollout rollback` puts back"
+            );
+            (text, Paint::Bad)
+        }
         RolloutNews::Refused { failed } => {
             (format!("not begun, as the preparation failed for {}: no node was touched", all(failed)), Paint::Bad)
         }

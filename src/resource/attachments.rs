@@ -11,7 +11,7 @@ use super::attach::{Recorded, all_recorded};
 use super::container::{from_json, to_json};
 use super::logs::Kept;
 use super::refreshers::Refreshers;
-use super::rollout::{Rollouts, SlotSeen};
+use super::rollout::Rollouts;
 use super::{Observed, Resource};
 use crate::change::{Change, Fields, State};
 use crate::failure::{Context as _, Failure};
@@ -190,16 +190,20 @@ impl Watched {
             }
             watcher.attachments.push(attachment);
         }
-        Ok(Self { running, watcher, rollout: Rollouts::look(probe)?, refreshers: Refreshers::look(probe).await })
+        Ok(Self { running, watcher, rollout: Rollouts::look(probe).await?, refreshers: Refreshers::look(probe).await })
     }
 
-    /// Whether something is attached that nobody keeps, or that cannot be kept; a slot is not as a rollout left it; log files could not be
+    /// Whether something is attached that nobody keeps, or that cannot be kept; a rollout has left a slot or a server half-way; log files could not be
     /// kept; or a refresher has refused the configuration that stands in its container.
     pub fn is_wrong(&self) -> bool {
         let failed = self.watcher.attachments.iter().any(|attachment| attachment.condition == Condition::Failed);
-        let slots = self.rollout.slots.iter().any(SlotSeen::is_wrong);
+        let rollouts = self.rollout.is_wrong();
         let logs = self.watcher.logs.as_ref().is_some_and(|kept| kept.all_trouble().next().is_some());
-        failed || slots || logs || self.refreshers.is_wrong() || (!self.running && !self.watcher.attachments.is_empty())
+        failed
+            || rollouts
+            || logs
+            || self.refreshers.is_wrong()
+            || (!self.running && !self.watcher.attachments.is_empty())
     }
 
     /// Reads what a step of kind `attachments` gave.

@@ -97,6 +97,7 @@ kinds! {
     rollout::Halt,
     rollout::Slots,
     rollout::Standing,
+    rollout::LeftOut,
     rollout::Settle,
     rollout::Reload,
     rollout::Program,

@@ -138,7 +138,7 @@ fn the_same_input_has_the_same_generation_and_it_stands_in_the_files() {
 fn every_stage_is_there_forwards_and_backwards() {
     let run = planned(&rollout("/data/{{ node.name }}", "50%"), "x\n", |_| {}).unwrap();
     let parts: Vec<RolloutPart> = run.stages.iter().filter_map(|stage| stage.part).collect();
-    let forwards = [P::Prepare, P::Drain(0), P::Change(0), P::Ready(0), P::Settle(0)];
+    let forwards = [P::Prepare, P::GiveBack, P::Drain(0), P::Change(0), P::Ready(0), P::Settle(0)];
     let more = [P::Drain(1), P::Change(1), P::Ready(1), P::Settle(1), P::Confirm];
     let back = [P::DrainBack(1), P::Back(1), P::ReadyBack(1), P::DrainBack(0), P::Back(0), P::ReadyBack(0)];
     assert_eq!(parts, [&forwards[..], &more, &back].concat());

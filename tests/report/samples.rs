@@ -184,6 +184,15 @@ fn not_rolled_out() -> Vec<Event> {
     tape.say("", 100, phase(Phase::Prepare, None, &all));
     for one in [
         RolloutNews::Nothing { nodes: 4 },
+        RolloutNews::LeftOut { nodes: names(&["web1", "web2"]) },
+        RolloutNews::StaysOut { nodes: names(&["web3"]) },
+        RolloutNews::Interrupted { nodes: 0, half: Vec::new(), out: names(&["web1"]), within_ms: None },
+        RolloutNews::Interrupted {
+            nodes: 3,
+            half: names(&["web4"]),
+            out: names(&["web4", "web5"]),
+            within_ms: Some(300_000),
+        },
         RolloutNews::Refused { failed: names(&["web1"]) },
         RolloutNews::Sick { nodes: names(&["web2", "web3"]), budget: 1 },
         RolloutNews::Sick { nodes: names(&["web2"]), budget: 0 },

@@ -108,7 +108,7 @@ pub fn generations(slot: &Path) -> Vec<String> {
 }
 
 fn record(bench: &Bench) -> fanli::resource::rollout::SlotSeen {
-    let seen = Rollouts::look(&bench.probe).unwrap();
+    let seen = bench.block(Rollouts::look(&bench.probe)).unwrap();
     assert_eq!(seen.slots.len(), 1, "{seen:?}");
     seen.slots.into_iter().next().unwrap()
 }
@@ -134,7 +134,7 @@ fn staged_switched_confirmed_and_reverted() {
     bench.converge(&slot(&at, 1)).unwrap().unwrap();
     assert_eq!(output(&bench, &slot(&at, 1)), args! { "current" => Value::Null, "pending" => true });
     assert!(fs::symlink_metadata(at.join("current")).is_err());
-    assert!(Rollouts::look(&bench.probe).unwrap().is_empty());
+    assert!(bench.block(Rollouts::look(&bench.probe)).unwrap().is_empty());
     bench.converge(&switch(&at, 1, "r1")).unwrap().unwrap();
     assert_eq!(fs::read_link(at.join("current")).unwrap(), Path::new("generations").join(id(1)));
     assert_eq!(shown(&at).unwrap(), tree_of(1));
@@ -337,7 +337,7 @@ fn what_is_refused_and_how_it_is_said() {
     refused("halted", bench.converge(&switch(&at, 2, "r")));
     // What is right already is no switch.
     assert_eq!(bench.plan(&switch(&at, 1, "r")).unwrap(), None);
-    assert_eq!(Rollouts::look(&bench.probe).unwrap().halted.unwrap().by, "operator");
+    assert_eq!(bench.block(Rollouts::look(&bench.probe)).unwrap().halted.unwrap().by, "operator");
     bench.converge(&resume).unwrap().unwrap();
     assert_eq!(bench.plan(&resume).unwrap(), None);
     bench.converge(&switch(&at, 2, "r")).unwrap().unwrap();
@@ -371,7 +371,7 @@ fn what_is_refused_and_how_it_is_said() {
     }
     fs::remove_dir(at.join("current")).unwrap();
     refused("a damaged record", bench.converge(&switch(&at, 2, "r")));
-    assert!(Rollouts::look(&bench.probe).unwrap().slots[0].trouble.is_some());
+    assert!(bench.block(Rollouts::look(&bench.probe)).unwrap().slots[0].trouble.is_some());
     insta::assert_snapshot!(all.join("\n\n"));
 }
 

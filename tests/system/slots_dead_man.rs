@@ -74,7 +74,7 @@ fn command(argv: &[&str]) -> Value {
 }
 
 fn seen(bench: &Bench) -> SlotSeen {
-    Rollouts::look(&bench.probe).unwrap().slots.remove(0)
+    bench.block(Rollouts::look(&bench.probe)).unwrap().slots.remove(0)
 }
 
 fn shows(at: &Path, number: u32) -> bool {

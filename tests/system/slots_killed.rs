@@ -92,6 +92,7 @@ fn killed_anywhere_the_tree_is_wholly_old_or_wholly_new() {
     let (mut killed, mut strays, mut met) = (0u32, 0u32, BTreeSet::new());
     for (name, which) in &points {
         let dir = tempfile::tempdir().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         prepare(dir.path());
         let at = format!("{name}:signal=KILL:when={which}");
         let done = strace_of("slots_killed::victim", dir.path(), &log, Some(&at));
@@ -105,7 +106,7 @@ fn killed_anywhere_the_tree_is_wholly_old_or_wholly_new() {
         assert_eq!(shown(&slot).unwrap(), tree_of(1), "{at}");
         assert_eq!(generations(&slot), [id(1), id(2)], "{at}");
         assert_eq!(tree_below(&slot.join("generations").join(id(2))).unwrap(), tree_of(2), "{at}");
-        let seen = Rollouts::look(&probe(dir.path())).unwrap();
+        let seen = runtime.block_on(Rollouts::look(&probe(dir.path()))).unwrap();
         assert_eq!((seen.slots.len(), seen.slots[0].trouble.clone()), (1, None), "{at}");
     }
     eprintln!("{killed} of {} points killed, {strays} left something half-made", points.len());

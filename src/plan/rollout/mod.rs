@@ -103,6 +103,7 @@ impl<'p> Planner<'_, 'p> {
             changes: !rollout.change.is_empty(),
             stays: images::stays(&parts),
             put_back,
+            within: settings.within,
         };
         self.rollouts.insert(number, info);
         let head = Head { number, title, mends, batches: batches.len(), span: rollout.span };
@@ -141,8 +142,11 @@ impl<'p> Planner<'_, 'p> {
             };
             let mut steps: Vec<Step> = part.slots.iter().map(stage).chain([standing]).collect();
             steps.extend(part.slots.iter().filter_map(trial));
-            vec![(part.host, steps)]
+            let mut all = vec![(part.host, steps)];
+            all.extend(part.drain.iter().filter_map(|(host, drains)| Some((*host, vec![left_out(part, drains)?]))));
+            all
         });
+        self.traffic(head, RolloutPart::GiveBack, parts, &all, Way::In);
         let reverts = reverts(parts, head.title);
         for (batch, members) in batches.iter().enumerate() {
             self.traffic(head, RolloutPart::Drain(batch), parts, members, Way::Out);
@@ -232,7 +236,7 @@ impl<'p> Planner<'_, 'p> {
     fn lay(&mut self, head: &Head, part: RolloutPart, shares: Vec<Share>) {
         let number = u32::try_from(self.stages.len()).unwrap_or(u32::MAX);
         let batch = match part {
-            RolloutPart::Prepare | RolloutPart::Confirm => None,
+            RolloutPart::Prepare | RolloutPart::GiveBack | RolloutPart::Confirm => None,
             RolloutPart::Drain(batch)
             | RolloutPart::Change(batch)
             | RolloutPart::Ready(batch)
@@ -280,6 +284,9 @@ impl<'p> Planner<'_, 'p> {
                 for step in &mut steps {
                     let state = if matches!(way, Way::Out) { "drained" } else { "ready" };
                     step.args.insert("state".to_owned(), Arg::Ready(Value::from(state)));
+                    if matches!(way, Way::Out) {
+                        step.args.insert("rollout".to_owned(), Arg::Ready(Value::from(head.title)));
+                    }
                     // What is put back is as it was before: whoever was not well then is the balancer's to let in.
                     if matches!(stage, RolloutPart::ReadyBack(_)) {
                         step.args.insert("in_any_case".to_owned(), Arg::Ready(Value::Bool(true)));
@@ -400,6 +407,14 @@ fn standing(part: &Part) -> Step {
     step
 }
 
+/// Looks whether an earlier run has left a node out of traffic; `None` where nobody can know its servers before the run.
+fn left_out(part: &Part, drains: &[Step]) -> Option<Step> {
+    let backends = drains.iter().filter(|step| step.kind == "backend");
+    let servers: Vec<Value> = backends.filter_map(|step| units::plain_args(step).map(Value::Map)).collect();
+    let node = part.target.node.as_deref().filter(|_| !servers.is_empty())?;
+    Some(made("left_out", [("node", Value::from(node)), ("servers", Value::List(servers))], &part.at()))
+}
+
 /// What makes a node load what is there, and shows that it is well. A node that does not run yet needs neither: it is
 /// started later, with what is there by then.
 fn where_it_runs(part: &Part, reload: &[Step], healthy: &[Step]) -> Vec<Step> {
@@ -419,7 +434,9 @@ fn where_it_runs(part: &Part, reload: &[Step], healthy: &[Step]) -> Vec<Step> {
 
 /// What is wrong with the arguments of a step that stands in no playbook: a setting that its kind refuses.
 fn unfit(step: &Step) -> Vec<ArgError> {
-    if !["slot", "switch", "confirm", "revert", "settle", "standing", "former"].contains(&step.kind.as_str()) {
+    if !["slot", "switch", "confirm", "revert", "settle", "standing", "left_out", "former"]
+        .contains(&step.kind.as_str())
+    {
         return Vec::new();
     }
     let ready = step.args.iter().filter_map(|(name, arg)| match arg {
@@ -432,7 +449,7 @@ fn unfit(step: &Step) -> Vec<ArgError> {
 /// A step that stands in no playbook.
 fn made<'a>(kind: &str, args: impl IntoIterator<Item = (&'a str, Value)>, at: &str) -> Step {
     let args: Map = args.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let title = ["path", "container", "time"].iter().find_map(|name| args.get(*name));
+    let title = ["path", "container", "node", "time"].iter().find_map(|name| args.get(*name));
     let title = Value::Str(title.map_or_else(|| kind.to_owned(), ToString::to_string));
     Step { at: at.to_owned(), in_rollout: true, ..Step::new(kind, title, args) }
 }

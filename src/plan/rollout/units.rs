@@ -72,14 +72,16 @@ pub(super) fn reverts(parts: &[Part], rollout: &str) -> BTreeMap<(usize, String)
 
 /// A step as data that a host can keep; one that needs facts or results cannot be.
 pub(super) fn plain(step: &Step) -> Option<Value> {
-    let args: Option<Map> = step
-        .args
-        .iter()
-        .map(|(name, arg)| match arg {
-            Arg::Ready(value) => Some((name.clone(), value.clone())),
-            Arg::Late(_) => None,
-        })
-        .collect();
-    let step = [("kind".to_owned(), Value::from(step.kind.as_str())), ("args".to_owned(), Value::Map(args?))];
+    let args = Value::Map(plain_args(step)?);
+    let step = [("kind".to_owned(), Value::from(step.kind.as_str())), ("args".to_owned(), args)];
     Some(Value::Map(Map::from(step)))
+}
+
+/// The arguments of a step; `None` when it needs facts or results.
+pub(super) fn plain_args(step: &Step) -> Option<Map> {
+    let ready = |(name, arg): (&String, &Arg)| match arg {
+        Arg::Ready(value) => Some((name.clone(), value.clone())),
+        Arg::Late(_) => None,
+    };
+    step.args.iter().map(ready).collect()
 }

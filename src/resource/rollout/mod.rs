@@ -27,7 +27,7 @@ mod trial;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use backend::Backend;
+pub use backend::{Backend, LeftOut, OUT_HELP, OutSeen};
 pub use confirm::Confirm;
 pub use former::{ChangePhase, Former, FormerRecord, NamedFormer, former_records};
 pub use halt::{Halt, HaltMark, halted};

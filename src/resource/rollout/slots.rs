@@ -1,8 +1,8 @@
-//! `slots`: what a host remembers of its slots, and what they show. It only looks.
+//! `slots`: what a host remembers of what rollouts did to it, and what stands there. It only looks.
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChangePhase, FormerRecord, HaltMark, Phase, Record, all_records, former_records, halted};
+use super::{ChangePhase, FormerRecord, HaltMark, OutSeen, Phase, Record, all_records, former_records, halted};
 use crate::change::{Change, Fields, State};
 use crate::failure::{Context as _, Failure};
 use crate::resource::container::{from_json, to_json};
@@ -11,7 +11,8 @@ use crate::system::{Actuator, Probe};
 use crate::value::{Map, Value};
 
 crate::kind! {
-    /// Looks at the slots of a host, at the containers that rollouts make anew, and whether rollouts are halted; changes nothing.
+    /// Looks at the slots of a host, at the containers that rollouts make anew, at the servers that they have taken out of traffic, and
+    /// whether rollouts are halted; changes nothing.
     ///
     /// With `register` later tasks see what it found. `fanli rollout status` and `fanli status` show the same.
     pub struct Slots = "slots" {
@@ -21,6 +22,7 @@ crate::kind! {
     results {
         "slots": "each has `path`, `rollout`, `phase` (`switching`, `switched`, `confirmed`, `reverted`), `generation`, `generations` (all that are there), `changed`, and where there is one `current`, `previous`, `left_ms` (the time that is left for a confirmation), `why` (the host put it back), `run` (that confirmed it), `owed` (how many tasks still have to follow), `trouble`",
         "containers": "those that rollouts have made anew, each with `container`, `rollout`, `phase` (`changing`, `confirmed`, `back`), `changed`, and where there is one `before` and `before_id` (the image that can be brought back), `gone` (the host has that no more), `run` (that confirmed it), `said` (by the one that was put back), `trouble`",
+        "out": "servers of the host's balancers that rollouts have left out of traffic, each with `server`, `rollout`, `since`, `left` (no run is at work that would bring it back), and where there is one `state` (that the balancer tells), `trouble`",
         "halted": "where rollouts are halted: `why`, `by`, `since`",
     }
     example r#"slots { register = "seen" }"#
@@ -133,6 +135,9 @@ pub struct Rollouts {
     /// Every container that a rollout ever made anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<ContainerSeen>,
+    /// Every server that a rollout has taken out of traffic and no run has brought back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub out: Vec<OutSeen>,
 }
 
 /// A container that rollouts make anew.
@@ -191,7 +196,7 @@ impl Rollouts {
     ///
     /// # Errors
     /// The folder of records cannot be read.
-    pub fn look(probe: &Probe) -> Result<Self, Failure> {
+    pub async fn look(probe: &Probe) -> Result<Self, Failure> {
         let mut slots = Vec::new();
         for (name, record) in all_records(probe)? {
             slots.push(match record {
@@ -201,12 +206,17 @@ impl Rollouts {
         }
         slots.sort_by(|left, right| left.path.cmp(&right.path));
         let containers = former_records(probe)?.into_iter().map(|(name, record)| ContainerSeen::of(name, record));
-        Ok(Self { halted: halted(probe)?, slots, containers: containers.collect() })
+        Ok(Self { halted: halted(probe)?, slots, containers: containers.collect(), out: OutSeen::all(probe).await? })
     }
 
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.halted.is_none() && self.slots.is_empty() && self.containers.is_empty()
+        self.halted.is_none() && self.slots.is_empty() && self.containers.is_empty() && self.out.is_empty()
+    }
+
+    /// Whether a person should look at a slot or a server: it is not confirmed in time or not brought back, or something does not work.
+    pub fn is_wrong(&self) -> bool {
+        self.slots.iter().any(SlotSeen::is_wrong) || self.out.iter().any(OutSeen::is_wrong)
     }
 
     /// Reads what a step of kind `slots` gave.
@@ -232,9 +242,10 @@ impl Resource for Slots {
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
-        let mut found = Rollouts::look(probe)?;
+        let mut found = Rollouts::look(probe).await?;
         found.slots.retain(|slot| self.paths.is_empty() || self.paths.contains(&slot.path));
         found.containers.retain(|_| self.paths.is_empty());
+        found.out.retain(|_| self.paths.is_empty());
         for container in &mut found.containers {
             if let Some(id) = &container.before_id {
                 container.gone = probe.docker()?.image(id).await?.is_none();

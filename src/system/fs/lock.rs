@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, ftruncate, openat};
@@ -79,6 +79,24 @@ async fn until_locked(path: &Path, note: Note<'_>, wait: Duration) -> Result<Att
     let noted = ftruncate(&file, 0).map_err(std::io::Error::from).and_then(|()| file.rewind());
     noted.and_then(|()| writeln!(file, "{}", note())).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Attempt::Taken(Lock { _file: file }))
+}
+
+/// The lock that a run holds on a host while it is at work.
+pub fn run_lock(state_dir: &Path) -> PathBuf {
+    state_dir.join("lock")
+}
+
+/// Names this process, at the end of the note of a run's lock.
+pub fn this_process() -> String {
+    format!("(process {} there)", std::process::id())
+}
+
+/// Whether a run of another process is at work on a host.
+///
+/// # Errors
+/// The lock's file is there and cannot be opened.
+pub fn is_other_run_at_work(state_dir: &Path) -> Result<bool, Failure> {
+    Ok(holder(run_lock(state_dir))?.is_some_and(|note| !note.ends_with(&this_process())))
 }
 
 /// The note of whoever holds the lock on a file; `None` when nobody does.

@@ -32,7 +32,7 @@ pub use container_mounts::{ContainerMounts, HOST_ITSELF};
 pub use held::Held;
 pub use link_rules::DeclaredLinks;
 pub(in crate::system) use link_rules::LinkRules;
-pub use lock::{Attempt, Lock, Note, attempt, holder, lock};
+pub use lock::{Attempt, Lock, Note, attempt, holder, is_other_run_at_work, lock, run_lock, this_process};
 pub use look::{Bytes, KEPT_FOR_DIFF, MOST_CONTENT};
 pub use plain_tree::{DEEPEST_TREE, FoundEntry, FoundTree, MOST_TREE_ENTRIES, NewTree, TreeEntry};
 pub use slots::{CURRENT, GENERATIONS, Generation, Slot, is_generation};

@@ -125,6 +125,66 @@ fn a_server_goes_out_and_comes_back() {
     assert_eq!(state(&adopted), "ready");
 }
 
+/// Whether a run of a rollout has left a server out of traffic.
+fn left_out(place: &Place, name: &str) -> bool {
+    let server = backend(place, name, "drained", Map::new()).args;
+    let report =
+        place.run(&task("left_out", args! { "node" => name, "servers" => Value::List(vec![Value::Map(server)]) }));
+    report.no_change();
+    report.output["out"] == Value::Bool(true)
+}
+
+/// What `slots` tells of the servers that are out of traffic.
+fn told_out(place: &Place) -> Vec<(String, String)> {
+    let report = place.run(&task("slots", Map::new()));
+    let Some(Value::List(out)) = report.output.get("out").cloned() else { return Vec::new() };
+    let told = |server: Value| {
+        let Value::Map(server) = server else { panic!("{server:?}") };
+        let text = |name: &str| server.get(name).map_or_else(String::new, ToString::to_string);
+        assert_eq!((text("rollout").as_str(), text("left").as_str()), ("r", "true"));
+        (text("server"), if server.contains_key("trouble") { "trouble".to_owned() } else { text("state") })
+    };
+    out.into_iter().map(told).collect()
+}
+
+#[test]
+fn what_a_rollout_takes_out_of_traffic_is_known_until_it_is_back() {
+    let place = site();
+    let drain = |name: &str| place.run(&backend(&place, name, "drained", args! { "rollout" => "r" }));
+    assert!(!left_out(&place, "web1") && told_out(&place).is_empty());
+    drain("web1");
+    assert!(left_out(&place, "web1") && !left_out(&place, "web2"));
+    assert_eq!(told_out(&place), [("web/web1".to_owned(), "drained".to_owned())]);
+
+    // A balancer that cannot be asked: status says so, a rollout goes on.
+    place.must("mv DIR/admin.sock DIR/away.sock");
+    assert_eq!(told_out(&place), [("web/web1".to_owned(), "trouble".to_owned())]);
+    assert!(!left_out(&place, "web1"));
+    place.must("mv DIR/away.sock DIR/admin.sock");
+
+    // A person puts it into maintenance, and lets it in again: that is no rollout's any more.
+    socket(&place, "set server web/web1 state maint");
+    assert!(!left_out(&place, "web1"));
+    socket(&place, "set server web/web1 state drain");
+    assert!(left_out(&place, "web1"));
+    socket(&place, "set server web/web1 state ready");
+    until("it is up", || !left_out(&place, "web1") && told_out(&place).is_empty());
+    // The note goes with the next task that wants the server in traffic.
+    assert_eq!(place.run(&backend(&place, "web1", "ready", Map::new())).fields(), ["note"]);
+    place.run(&backend(&place, "web1", "ready", Map::new())).no_change();
+    place.must("test -z \"$(ls DIR/state/rollout/out)\"");
+
+    // A server that a person drains, or a task of a play, is nobody's business.
+    socket(&place, "set server web/web2 state drain");
+    bring(&place, "web2", "drained");
+    assert!(!left_out(&place, "web2") && told_out(&place).is_empty());
+    bring(&place, "web2", "ready");
+
+    drain("web3");
+    bring(&place, "web3", "ready");
+    place.must("test -z \"$(ls DIR/state/rollout/out)\"");
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     let mut place = site();
@@ -207,7 +267,17 @@ fn killed_between_any_two_requests_the_next_run_goes_on() {
             let inject = format!("inject=connect:signal=KILL:when={when}");
             let wrap = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=connect", "-e", &inject];
             let drive = crate::drive::Drive { wrap: wrap.map(str::to_owned).to_vec(), ..place.drive() };
-            let ended = drive.try_run(&[backend(&place, "web2", wanted, Map::new())]);
+            let of_rollout = if wanted == "drained" {
+                args! { "rollout" => "r" }
+            } else {
+                Map::new()
+            };
+            let ended = drive.try_run(&[backend(&place, "web2", wanted, of_rollout)]);
+            // Whenever it is out of traffic by a rollout, the host knows.
+            let is_out = socket(&place, "show stat web 4 -1")
+                .lines()
+                .any(|line| line.starts_with("web,web2,") && line.contains(",DRAIN,"));
+            assert_eq!(left_out(&place, "web2"), is_out && wanted == "drained", "{wanted}, {when}");
             bring(&place, "web2", wanted);
             bring(&place, "web2", other);
             if ended.is_some() {

@@ -11,7 +11,7 @@ fn words(words: &[&str]) -> Value {
 }
 
 fn programs(place: &Place) -> Value {
-    let file = place.text("state");
+    let file = place.text("stands");
     Value::Map(Map::from([
         ("drain".to_owned(), words(&["sh", "-c", &format!("echo draining 2 > {file}")])),
         ("ready".to_owned(), words(&["sh", "-c", &format!("echo ready > {file}")])),
@@ -30,7 +30,7 @@ fn programs(place: &Place) -> Value {
 #[test]
 fn three_programs_do_it_as_well() {
     let place = Place::new();
-    place.write("state", "ready\n");
+    place.write("stands", "ready\n");
     let backend = |wanted: &str, command: Value| {
         task("backend", args! { "name" => "a", "state" => wanted, "command" => command, "within" => millis(5000) })
     };

@@ -3,6 +3,7 @@
 
 mod image;
 mod image_back;
+mod interrupted;
 mod killed;
 mod logs;
 mod observed;

@@ -31,7 +31,8 @@ impl HaProxy<'_> {
             let words = format!("{}, but for bound clients", seen.shown);
             return Ok(Seen { stands: words.clone(), shown: words, ..seen });
         }
-        Ok(seen)
+        let out = seen.out || self.moves() && server.in_maintenance();
+        Ok(Seen { out, ..seen })
     }
 
     /// Whether bound clients are sent away as well, for which HAProxy has its maintenance alone.
@@ -206,5 +207,7 @@ fn seen(server: &Server) -> Seen {
     };
     let stands = stands.map_or_else(|| shown.clone(), str::to_owned);
     let sick = !server.in_maintenance() && !server.up();
-    Seen { stands, shown, sessions: Some(server.under_way()), sick }
+    // A server in maintenance is a person's.
+    let out = server.draining() && !server.in_maintenance();
+    Seen { stands, shown, sessions: Some(server.under_way()), sick, out }
 }

@@ -2,6 +2,7 @@
 
 mod haproxy;
 mod nginx;
+mod out;
 mod programs;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::system::{Actuator, Probe};
 use crate::value::{Map, Value};
 use haproxy::HaProxy;
 use nginx::Nginx;
+pub use out::{LeftOut, OUT_HELP, OutSeen};
 use programs::Programs;
 
 crate::choice! {
@@ -84,6 +86,8 @@ crate::kind! {
         /// Whether HAProxy is told `ready` also when it does not find the server well in time: it lets it in when it does. The task fails
         /// all the same. A rollout says so of nodes that it has put back.
         in_any_case: bool = false,
+        /// The rollout that takes it out, by its title: the host remembers that until the server is back, and `fanli status` tells it.
+        rollout: Option<String>,
         /// How nginx tests its configuration: `["nginx", "-t"]` when not given.
         test: Option<Vec<String>>,
         /// How nginx reads it again: `["nginx", "-s", "reload"]` when not given.
@@ -116,12 +120,14 @@ struct Seen {
     shown: String,
     sessions: Option<u64>,
     sick: bool,
+    /// Whether it gets nothing new because fanli, or a person in its way, has said so.
+    out: bool,
 }
 
 impl Seen {
     fn words(stands: impl Into<String>) -> Self {
         let stands = stands.into();
-        Self { shown: stands.clone(), stands, sessions: None, sick: false }
+        Self { shown: stands.clone(), stands, sessions: None, sick: false, out: false }
     }
 }
 
@@ -139,6 +145,9 @@ struct Limit {
     whole: Duration,
     until: Instant,
 }
+
+/// The field that tells of a note of a server that is back already.
+const NOTE: &str = "note";
 
 /// How often a balancer is looked at while it is waited for.
 const LOOK: Duration = Duration::from_millis(50);
@@ -232,6 +241,9 @@ impl Resource for Backend {
         if self.within.is_zero() {
             return Err(ArgError::new("within", "must be longer than nothing: `within = 30s`"));
         }
+        if let Some(rollout) = &self.rollout {
+            super::check_rollout(rollout)?;
+        }
         let way = self.way()?;
         let only = |field, given: bool, fits: bool, of: &str| {
             if given && !fits { Err(ArgError::new(field, format!("is for {of}"))) } else { Ok(()) }
@@ -244,6 +256,7 @@ impl Resource for Backend {
         only("adopt", self.adopt, haproxy, "`haproxy`")?;
         only("bound", self.bound == Bound::Move, haproxy, "`haproxy`")?;
         only("even_last", self.even_last, nginx || haproxy, "`haproxy` and `nginx`")?;
+        only("rollout", self.rollout.is_some(), self.state == Wanted::Drained, "`state = drained`")?;
         only("at_limit", self.at_limit == AtLimit::Cut, nginx || haproxy, "`haproxy` and `nginx`")?;
         if self.pid_file.is_some() && self.container.is_some() {
             return Err(ArgError::new("pid_file", "means nothing beside `container`"));
@@ -255,7 +268,7 @@ impl Resource for Backend {
     }
 
     fn desired(&self) -> State {
-        State::Present(Fields::from([("state".to_owned(), Datum::from(self.state.show()))]))
+        State::present([("state", Datum::from(self.state.show())), (NOTE, Datum::Absent)])
     }
 
     async fn observe(&self, probe: &Probe) -> Result<Observed, Failure> {
@@ -268,16 +281,27 @@ impl Resource for Backend {
             ("sessions".to_owned(), sessions),
             ("sick".to_owned(), Value::Bool(seen.sick)),
         ]);
-        Ok(Observed { state: State::present([("state", Datum::from(stands))]), output })
+        let mut fields = Fields::from([("state".to_owned(), Datum::from(stands.as_str()))]);
+        // What a run wrote that was killed just before it could remove that.
+        if self.state == Wanted::Ready && stands == self.state.show() && self.is_remembered(probe)? {
+            fields.insert(NOTE.to_owned(), Datum::from("left by a run that was broken off"));
+        }
+        Ok(Observed { state: State::Present(fields), output })
     }
 
     async fn apply(&self, _: &Change, hands: &Actuator) -> Result<Map, Failure> {
+        if self.state == Wanted::Drained {
+            self.remember(hands)?;
+        }
         match (self.way()?, self.state) {
             (Way::HaProxy(way), Wanted::Drained) => way.drain(hands).await?,
             (Way::HaProxy(way), Wanted::Ready) => way.ready(hands).await?,
             (Way::Nginx(way), Wanted::Drained) => way.drain(hands).await?,
             (Way::Nginx(way), Wanted::Ready) => way.ready(hands).await?,
             (Way::Programs(way), wanted) => way.bring(wanted, self.limit(), hands).await?,
+        }
+        if self.state == Wanted::Ready {
+            self.forget(hands)?;
         }
         Ok(Map::new())
     }

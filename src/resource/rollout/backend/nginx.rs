@@ -46,14 +46,15 @@ struct Loaded {
 impl Nginx<'_> {
     pub(super) async fn look(&self, probe: &Probe) -> Result<Seen, Failure> {
         let loaded = self.loaded(probe).await?;
-        Ok(match (&loaded, loaded.old.len()) {
+        let seen = match (&loaded, loaded.old.len()) {
             (Loaded { down, taken: false, .. }, _) => {
                 Seen::words(format!("{} in the file, which nginx has not loaded", if *down { "down" } else { "ready" }))
             }
             (Loaded { down: false, .. }, _) => Seen::words("ready"),
             (_, 0) => Seen { sessions: Some(0), ..Seen::words("drained") },
             (_, old) => Seen::words(format!("draining ({})", old_workers(old))),
-        })
+        };
+        Ok(Seen { out: loaded.down, ..seen })
     }
 
     async fn loaded(&self, probe: &Probe) -> Result<Loaded, Failure> {

@@ -43,7 +43,8 @@ impl Programs {
                 .because("its first line is empty or too long")
                 .hint("let it say `ready`, `drained`, or in a few words what else is so"));
         }
-        Ok(Seen::words(first))
+        let out = first == Wanted::Drained.show();
+        Ok(Seen { out, ..Seen::words(first) })
     }
 
     /// Runs the program for that state, and waits until the check says it.
