@@ -47,6 +47,8 @@ pub struct Server {
     pub queued: u64,
     /// What its last check said.
     pub check: String,
+    /// Whether the next check is under way: HAProxy may then tell less of what the last one said.
+    pub checking: bool,
 }
 
 impl Server {
@@ -192,7 +194,9 @@ fn read(said: &str) -> Option<Vec<Server>> {
         let stat = under_way.get(&(pool.as_str(), name.as_str()))?;
         let counted = |column: &str| stat.get(column).and_then(|text| text.parse().ok()).unwrap_or(0);
         let text = |column: &str| stat.get(column).cloned().unwrap_or_default();
-        let check = [text("check_status"), text("last_chk")].join(" ").trim().to_owned();
+        let status = text("check_status");
+        let ended = status.strip_prefix("* ");
+        let check = [ended.unwrap_or(&status), &text("last_chk")].join(" ").trim().to_owned();
         servers.push(Server {
             admin: u32::try_from(number("srv_admin_state")?).ok()?,
             operation: u32::try_from(number("srv_op_state")?).ok()?,
@@ -200,6 +204,7 @@ fn read(said: &str) -> Option<Vec<Server>> {
             sessions: counted("scur"),
             queued: counted("qcur"),
             check,
+            checking: ended.is_some(),
             pool,
             name,
         });
@@ -258,6 +263,9 @@ mod tests {
         assert_eq!((draining.under_way(), draining.check.as_str()), (3, "L7OK HTTP status, \"fine\""));
         assert!(out.in_maintenance() && !out.draining() && !out.up());
         assert!(weightless.up() && !weightless.in_traffic() && weightless.held().is_none());
+        // While a check is under way.
+        let servers = read(&SAID.replace(",L4OK,", ",* L4OK,")).unwrap();
+        assert_eq!(servers.last().map(|server| (server.check.as_str(), server.checking)), Some(("L4OK", true)));
     }
 
     #[test]

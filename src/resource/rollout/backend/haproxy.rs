@@ -138,9 +138,13 @@ impl HaProxy<'_> {
             // Out of maintenance, but not into traffic: its checks begin again.
             hands.haproxy_order(self.socket, &server, Order::Drain).await?;
         }
-        let mut let_in = false;
+        let (mut let_in, mut last_check) = (false, None);
         loop {
-            let server = self.server(hands).await?;
+            let mut server = self.server(hands).await?;
+            match &last_check {
+                Some(whole) if server.checking => server.check.clone_from(whole),
+                _ => last_check = Some(server.check.clone()),
+            }
             if server.up() && !let_in && (server.draining() || server.in_maintenance()) {
                 hands.haproxy_order(self.socket, &server, Order::Ready).await?;
                 let_in = true;
