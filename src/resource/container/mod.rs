@@ -96,8 +96,8 @@ crate::kind! {
     pub struct Container = "container" {
         /// Its name.
         name: String,
-        /// The image that it is made from: `repo:tag`, present on the host.
-        image: String,
+        /// The image that it is made from: `repo:tag`, present on the host. Not needed where the container is to be absent.
+        image: Option<String>,
         /// What runs in it, instead of the image's own command.
         command: Option<Vec<String>>,
         /// What runs the command, instead of the image's own entry point.
@@ -208,6 +208,11 @@ impl Container {
         Ok(())
     }
 
+    /// The image's name; empty where the container is to be absent and none is given.
+    fn image(&self) -> &str {
+        self.image.as_deref().unwrap_or_default()
+    }
+
     /// Whether no network of Docker's macvlan driver comes or goes with it, which others may be on.
     pub fn shares_no_network(&self) -> bool {
         self.lan_in_use().is_empty()
@@ -246,8 +251,8 @@ impl Container {
     /// Makes the new container beside the old one, then lets it take its place.
     async fn replace(&self, old: Option<&Found>, docker: &DockerHands, hands: &Actuator) -> Result<(), Failure> {
         let mut body = self.body()?;
-        let Some(image) = docker.image(&self.image).await? else {
-            return Err(Failure::new(format!("there is no image {} on this host", self.image))
+        let Some(image) = docker.image(self.image()).await? else {
+            return Err(Failure::new(format!("there is no image {} on this host", self.image()))
                 .hint("make it with an `image` task before this one"));
         };
         for bind in &mut body.binds {
@@ -287,7 +292,11 @@ impl Resource for Container {
         if let Some(end) = place::leftovers("").into_iter().find(|end| self.name.ends_with(end.as_str())) {
             return Err(ArgError::new("name", format!("ends with `{end}`, as a container does while it is made anew")));
         }
-        image_name(&self.image).map_err(|message| ArgError::new("image", message))?;
+        match &self.image {
+            Some(image) => image_name(image).map(drop).map_err(|message| ArgError::new("image", message))?,
+            None if self.state == RunState::Absent => {}
+            None => return Err(ArgError::new("image", "is required")),
+        }
         if let Some(hostname) = &self.hostname {
             container_name(hostname)
                 .map_err(|_| ArgError::new("hostname", format!("`{hostname}` is not a host name")))?;
@@ -368,11 +377,11 @@ impl Resource for Container {
         };
 
         // The name of the image may stand for another image by now.
-        if fields.get("image") == Some(&Datum::from(self.image.as_str()))
-            && let Some(image) = docker.image(&self.image).await?
+        if fields.get("image") == Some(&Datum::from(self.image()))
+            && let Some(image) = docker.image(self.image()).await?
             && image.id != found.image_id
         {
-            let older = format!("an older {} ({})", self.image, short_id(&found.image_id));
+            let older = format!("an older {} ({})", self.image(), short_id(&found.image_id));
             fields.insert("image".to_owned(), older.into());
         }
 
@@ -448,7 +457,7 @@ impl Resource for Container {
         // What a container mounts stays what it was when a link on the way is turned, or something is mounted there.
         let ways = self.mounts.iter().flat_map(|mount| Path::new(&mount.from).ancestors()).filter_map(Path::to_str);
         let turned = ways.flat_map(|way| [("link", way.to_owned()), ("mount", way.to_owned())]);
-        Ok(std::iter::once(("image", self.image.clone())).chain(turned).collect())
+        Ok(std::iter::once(("image", self.image().to_owned())).chain(turned).collect())
     }
 
     async fn is_open(&self, probe: &Probe) -> Result<bool, Failure> {

@@ -199,7 +199,7 @@ impl Container {
         let mut labels = texts("labels", &self.labels)?;
         labels.insert(SPEC_LABEL.to_owned(), spec.to_string());
         Ok(Body {
-            image: self.image.clone(),
+            image: self.image().to_owned(),
             command: self.command.clone(),
             entrypoint: self.entrypoint.clone(),
             env: texts("env", &self.env)?,
@@ -242,7 +242,7 @@ impl Container {
         let mounts: Vec<String> = self.mounts.iter().map(shown).collect();
         let dns: Vec<String> = self.dns.iter().map(ToString::to_string).collect();
         let fields = [
-            ("image", Some(Value::from(self.image.as_str()))),
+            ("image", Some(Value::from(self.image()))),
             ("command", self.command.as_deref().map(list)),
             ("entrypoint", self.entrypoint.as_deref().map(list)),
             ("env", map(&self.env)),

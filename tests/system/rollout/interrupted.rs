@@ -11,7 +11,7 @@ fn a_run_that_is_asked_to_stop_says_who_is_out_of_traffic_and_what_a_killed_one_
     let mut play = place.begin(&["--set", "word=two"]);
     place.waits_for("(batch 1 of 3): change");
     kill_process(Pid::from_child(&play), Signal::INT).unwrap();
-    play.wait().unwrap();
+    assert_eq!(play.wait().unwrap().code(), Some(130), "{}", place.log());
     let said = place.log();
     eprintln!("{said}");
     for expected in ["stopped on request: ", "out of traffic: web1", "the same command goes on"] {
