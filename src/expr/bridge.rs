@@ -93,6 +93,7 @@ pub(super) fn environment() -> &'static Environment<'static> {
         if let Ok(syntax) = syntax {
             env.set_syntax(syntax);
         }
+        env.add_filter("format", format_bounded);
         env.add_filter("octets", octets);
         env.add_filter("basename", |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned());
         env.add_filter("dirname", |path: &str| path.rsplit_once('/').map_or(".", |(parent, _)| parent).to_owned());
@@ -202,6 +203,30 @@ fn octets(address: &JinjaValue, wanted: minijinja::value::Rest<usize>) -> Result
         let _ = write!(name, "{octet:0width$}");
     }
     Ok(name)
+}
+
+/// The widest field and the most digits that `format` may be asked for. Rust's own formatting ends the process beyond 65,535.
+const MOST_DIGITS: u32 = 1000;
+
+/// minijinja's `format`, without numbers in its pattern that would end the process.
+fn format_bounded(
+    state: &mut minijinja::State,
+    pattern: &JinjaValue,
+    args: minijinja::value::Rest<minijinja::value::ValueOrKwargs>,
+) -> Result<JinjaValue, Error> {
+    // Each piece begins behind a `%`: perhaps `(name)`, then flags, width and precision.
+    for piece in pattern.as_str().unwrap_or_default().split('%').skip(1) {
+        let spec = piece.strip_prefix('(').and_then(|named| named.split_once(')')).map_or(piece, |(_, rest)| rest);
+        let spec = spec.split(|c: char| c.is_ascii_alphabetic()).next().unwrap_or_default();
+        let mut numbers = spec.split(|c: char| !c.is_ascii_digit()).filter(|digits| !digits.is_empty());
+        let too_large = |digits: &&str| digits.parse::<u32>().map_or(true, |number| number > MOST_DIGITS);
+        if let Some(digits) = numbers.find(too_large) {
+            let shown: String = digits.chars().take(20).collect();
+            let text = format!("format: {shown} is more than {MOST_DIGITS}, the most for a width or a precision");
+            return Err(Error::new(ErrorKind::InvalidOperation, text));
+        }
+    }
+    minijinja::filters::format(state, pattern, args)
 }
 
 /// For `shell`: one word, whatever is in it.

@@ -12,7 +12,7 @@ mod template;
 
 pub use bridge::{filter_names, test_names};
 pub use eval::{FUNCTIONS, evaluate};
-pub use names::{FreeName, children, free_names, resolve_known};
+pub use names::{FreeName, children, free_names, is_too_large, resolve_known};
 pub use template::{render, template_names};
 
 use crate::source::Span;

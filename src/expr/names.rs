@@ -56,6 +56,23 @@ fn path(expr: &Expr) -> Option<Vec<String>> {
     }
 }
 
+/// The most parts that an expression may have, and how deep they may stand in each other, once all names are resolved.
+const MOST_PARTS: usize = 100_000;
+const DEEPEST: usize = 512;
+
+/// Whether an expression is larger than what is evaluated: names that stand for expressions with names multiply.
+pub fn is_too_large(expr: &Expr) -> bool {
+    let (mut parts, mut open) = (0, vec![(expr, 0)]);
+    while let Some((expr, depth)) = open.pop() {
+        parts += 1;
+        if parts > MOST_PARTS || depth > DEEPEST {
+            return true;
+        }
+        open.extend(children(expr).into_iter().map(|child| (child, depth + 1)));
+    }
+    false
+}
+
 /// The parts of an expression, the filter's input first.
 pub fn children(expr: &Expr) -> Vec<&Expr> {
     match &expr.kind {

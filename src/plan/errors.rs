@@ -91,9 +91,14 @@ impl Errors {
         self.push_inside(error.help.into_iter().fold(diagnostic, Diagnostic::help));
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.loaded.len() + self.found.len()
+    }
+
     /// Whether there are none.
     pub(super) fn is_empty(&self) -> bool {
-        self.loaded.is_empty() && self.found.is_empty()
+        self.count() == 0
     }
 
     /// All of them. Where only some hosts or nodes meet one, it says which.

@@ -10,19 +10,16 @@ use super::model::{Arg, Contents, Handler, Step};
 use super::scope::{Known, MOST_ROUNDS, Scope};
 use crate::diagnostic::Diagnostic;
 use crate::playbook::model::{Common, RoleCall, StepDef, Task};
-use crate::playbook::{Playbook, misfit};
+use crate::playbook::{DEEPEST_ROLES, PARAM_TYPES, Playbook, misfit, too_deep};
 use crate::resource::kinds::Kind;
 use crate::resource::{FieldSpec, ParamType, Schema};
 use crate::source::{Sources, Span};
-use crate::syntax::ast::{Expr, ExprKind, Name};
+use crate::syntax::ast::{Expr, ExprKind, Name, Param};
 use crate::value::{Map, Quoted, Value};
 
 /// The most steps of a whole run, and of one host or node in one play.
 const MOST_STEPS: u32 = 1_000_000;
 const MOST_OF_TARGET: usize = 100_000;
-
-/// How deep roles may call roles.
-const MOST_DEPTH: usize = 64;
 
 /// What all targets share while planning.
 pub(super) struct Shared<'a> {
@@ -211,7 +208,11 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
 
     fn role(&mut self, call: &'p RoleCall) {
         let Some(role) = self.playbook.roles.get(&call.name.text) else { return };
-        if self.depth >= MOST_DEPTH {
+        if self.depth >= DEEPEST_ROLES {
+            self.shared.errors.push(too_deep(&call.name));
+            return;
+        }
+        if !self.scope.round(call.name.span, &mut self.shared.errors) {
             return;
         }
         let Some(pushed) = self.condition(call.common.when.as_ref()) else { return };
@@ -220,19 +221,9 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         for (name, value) in &call.args {
             let param = role.params.iter().find(|param| param.name.text == name.text);
             let known = self.scope.eval(value, &mut self.shared.errors);
-            let known = match (known, param) {
-                (Some(Known::Ready(value)), Some(param)) => match fits(&param.kind.text, &value) {
-                    Ok(()) => Some(Known::Ready(value)),
-                    Err(found) => {
-                        let message = format!("`{}`: expected {}, found {found}", name.text, param.kind.text);
-                        let error = Diagnostic::new(call_span(call, name), message);
-                        let error = error.also(param.name.span, "declared here");
-                        let advice = advice(&param.kind.text, &value);
-                        self.shared.errors.push(advice.into_iter().fold(error, Diagnostic::help));
-                        None
-                    }
-                },
-                (known, _) => known,
+            let known = match param {
+                Some(param) => self.fitting(param, known, call_span(call, name)),
+                None => known,
             };
             given.insert(&name.text, known);
         }
@@ -244,14 +235,28 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
                 Some(Some(known)) => self.scope.bind_local(name, known),
                 Some(None) => self.scope.bind_failed(name),
                 // A variable of that name goes before the default: role default < playbook < environment < host < node.
-                None if self.scope.binds_variable(name) => {}
-                None => match &param.default {
-                    Some(default) => match self.scope.eval(default, &mut self.shared.errors) {
+                None if self.scope.binds_variable(name) => {
+                    self.scope.need(name, call.name.span, &mut self.shared.errors);
+                    let known = self.scope.values.get(name).cloned().map(Known::Ready);
+                    if known.is_some() && self.fitting(param, known, call.name.span).is_none() {
+                        self.scope.bind_failed(name);
+                    }
+                }
+                None => {
+                    let default = param.default.as_ref();
+                    let known = default.and_then(|default| {
+                        let known = self.scope.eval(default, &mut self.shared.errors);
+                        // What may be left out is null until it is given.
+                        match known {
+                            Some(Known::Ready(Value::Null)) => known,
+                            known => self.fitting(param, known, default.span),
+                        }
+                    });
+                    match known {
                         Some(known) => self.scope.bind_local(name, known),
                         None => self.scope.bind_failed(name),
-                    },
-                    None => self.scope.bind_failed(name),
-                },
+                    }
+                }
             }
         }
         self.depth += 1;
@@ -260,6 +265,24 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
         self.scope.show_locals(hidden);
         self.tags.truncate(tags);
         self.conditions.truncate(self.conditions.len() - pushed);
+    }
+
+    /// A value for a parameter of a role; `None`, with an error, when it is of another type than that declares.
+    fn fitting(&mut self, param: &Param, known: Option<Known>, span: Span) -> Option<Known> {
+        // A type that there is not was an error where it stands.
+        let Some(Known::Ready(value)) = known.as_ref().filter(|_| PARAM_TYPES.contains(&param.kind.text.as_str()))
+        else {
+            return known;
+        };
+        let Err(found) = fits(&param.kind.text, value) else { return known };
+        let message = format!("`{}`: expected {}, found {found}", param.name.text, param.kind.text);
+        let mut error = Diagnostic::new(span, message);
+        if span != param.name.span {
+            error = error.also(param.name.span, "declared here");
+        }
+        let advice = advice(&param.kind.text, value);
+        self.shared.errors.push(advice.into_iter().fold(error, Diagnostic::help));
+        None
     }
 
     /// Adds the tags of a task to those around it; returns how many there were.

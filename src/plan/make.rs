@@ -126,6 +126,9 @@ pub fn make<'p>(
         let error = Diagnostic::new(Span::NOWHERE, format!("{} has no play", request.playbook.display()));
         planner.shared.errors.push(error.help("a playbook does something in `play \"title\" on hosts.GROUP { … }`"));
     }
+    if planner.shared.errors.is_empty() {
+        planner.check_networks();
+    }
     let Planner { shared, stages, rollouts, of_host, named, taken, .. } = planner;
     let Shared { contents, files, mut errors, found_tags, .. } = shared;
     check_tags(playbook, request, found_tags, &mut errors);

@@ -1,14 +1,19 @@
 //! What a `network` block gives to the tasks that stand on it: `attach`, and the container around it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
 
 use super::expand::Expander;
+use super::make::Planner;
 use super::model::Arg;
 use super::scope::Scope;
 use crate::diagnostic::Diagnostic;
-use crate::playbook::model::{Network, Playbook, StepDef};
+use crate::expr::free_names;
+use crate::playbook::model::{Binding, Network, Playbook, StepDef};
 use crate::resource::Schema;
+use crate::resource::kinds::{self, Kind};
 use crate::source::Span;
 use crate::syntax::ast::{BinaryOp, Expr, ExprKind};
 use crate::value::{Map, Value};
@@ -56,6 +61,64 @@ pub(super) fn port_range<'p>(
         return None;
     }
     Some((first, last, expr.span))
+}
+
+impl Planner<'_, '_> {
+    /// Checks every network as if something were attached to it: a playbook may declare it before its first container. What is different
+    /// from host to host is checked where it is used.
+    pub(super) fn check_networks(&mut self) {
+        let Some(schema) = kinds::schema("attach") else { return };
+        for (name, network) in &self.playbook.networks {
+            let scope = self.play_scope();
+            let known = |(setting, value): &Binding| {
+                let is_word = |root: &str| schema.field(&setting.text).is_some_and(|field| field.kind.has_word(root));
+                let mut roots = free_names(value).into_iter().filter_map(|name| name.path.into_iter().next());
+                roots.all(|root| scope.binds(&root) || is_word(&root))
+            };
+            if !network.settings.iter().all(known) {
+                continue;
+            }
+            let mut expander = Expander::new(self.playbook, &mut self.shared, scope, 0);
+            let mut args = BTreeMap::from([("network".to_owned(), Arg::Ready(Value::from(name.as_str())))]);
+            let before = expander.shared.errors.count();
+            expander.network_settings(schema, &mut args, network.span, "");
+            if expander.shared.errors.count() > before {
+                continue;
+            }
+            let ready = args.into_iter().filter_map(|(name, arg)| match arg {
+                Arg::Ready(value) => Some((name, value)),
+                Arg::Late(_) => None,
+            });
+            let mut args: Map = ready.collect();
+            args.insert("container".to_owned(), Value::from("any"));
+            if matches!(mode_of(network), Some("nat" | "host")) {
+                args.entry("port".to_owned()).or_insert(Value::Int(8080));
+            }
+            // A router's address is no node's, and may be any: what is wrong with every node is wrong with the network.
+            let with = |address: Option<Value>| {
+                let mut args = args.clone();
+                args.extend(address.map(|address| ("address".to_owned(), address)));
+                Kind::build("attach", args).err().unwrap_or_default()
+            };
+            let wrong = some_hosts(&args).into_iter().map(|host| with(Some(host))).min_by_key(Vec::len);
+            for error in wrong.unwrap_or_else(|| with(None)) {
+                let Some((_, value)) = network.settings.iter().find(|(name, _)| name.text == error.field) else {
+                    continue;
+                };
+                if error.message.starts_with("is required") {
+                    continue;
+                }
+                let message = format!("`{}`: {}", error.field, error.message);
+                self.shared.errors.push(Diagnostic::new(value.span, message));
+            }
+        }
+    }
+}
+
+/// A few addresses of a network.
+fn some_hosts(args: &Map) -> Vec<Value> {
+    let Some(Value::Net(IpNet::V4(subnet))) = args.get("subnet") else { return Vec::new() };
+    subnet.hosts().take(8).map(|host| Value::Ip(IpAddr::V4(host))).collect()
 }
 
 impl Expander<'_, '_, '_> {

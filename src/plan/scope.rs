@@ -7,7 +7,7 @@ use super::errors::Errors;
 use super::late::{Late, LateSource};
 use super::model::Arg;
 use crate::diagnostic::Diagnostic;
-use crate::expr::{evaluate, free_names, resolve_known};
+use crate::expr::{evaluate, free_names, is_too_large, resolve_known};
 use crate::source::Span;
 use crate::syntax::ast::Expr;
 use crate::value::{Map, Value};
@@ -64,6 +64,9 @@ struct Before {
     late: Option<Expr>,
 }
 
+/// How many variables may need each other in a chain.
+const MOST_CHAIN: usize = 1000;
+
 /// The most rounds of all loops of one host or node in one play.
 pub(super) const MOST_ROUNDS: u64 = 1_000_000;
 
@@ -91,12 +94,14 @@ impl<'p> Scope<'p> {
         bound.chain(self.defined.keys().copied()).chain(self.shared.keys().map(String::as_str)).chain(["facts"])
     }
 
-    /// One more round of a loop; `false` when there were too many, which is told once.
+    /// One more round of a loop, or call of a role; `false` when there were too many, which is told once.
     pub(super) fn round(&mut self, list: Span, errors: &mut Errors) -> bool {
         self.rounds += 1;
         if self.rounds == MOST_ROUNDS + 1 {
-            let error = Diagnostic::new(list, "loops run more than 1,000,000 times for one host");
-            errors.push(error.help("a loop inside of a loop runs through all pairs; is that meant?"));
+            let error = Diagnostic::new(list, "loops run, or roles are called, more than 1,000,000 times for one host");
+            errors.push(error.help(
+                "a loop inside of a loop runs through all pairs, and so does a role that calls others; is that meant?",
+            ));
         }
         self.rounds <= MOST_ROUNDS
     }
@@ -139,6 +144,13 @@ impl<'p> Scope<'p> {
         }
         if late {
             let resolved = resolve_known(expr, &self.values, &self.late);
+            if is_too_large(&resolved) {
+                let message = "this stands for an expression that is too large: names in it stand for others, and those for others again";
+                errors.push_inside(
+                    Diagnostic::new(expr.span, message).help("let a task compute it: `shell` with `register`"),
+                );
+                return None;
+            }
             self.facts |=
                 free_names(&resolved).iter().any(|name| name.path.first().is_some_and(|root| root == "facts"));
             return Some(Known::Late(resolved));
@@ -184,6 +196,12 @@ impl<'p> Scope<'p> {
             let around: Vec<&str> = self.under_way.iter().skip(start).map(String::as_str).chain([name]).collect();
             let message = format!("variables need each other in a circle: {}", around.join(" -> "));
             errors.push(Diagnostic::new(span, message));
+            self.failed.insert(name.to_owned());
+            return;
+        }
+        if self.under_way.len() >= MOST_CHAIN {
+            let message = format!("variables need each other in a chain of more than {MOST_CHAIN}");
+            errors.push(Diagnostic::new(span, message).help("a list and a loop say the same in a few lines"));
             self.failed.insert(name.to_owned());
             return;
         }

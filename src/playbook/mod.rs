@@ -19,7 +19,7 @@ pub(crate) use find::{Missing, find};
 pub use load::{Request, load};
 pub use model::Playbook;
 pub use names::{GENERATION, HOST_FIELDS, NODE_FIELDS, RESULT_FIELDS};
-pub use resolve::{NETWORK_SETTINGS, NODE_SETTINGS, RESERVED, STORE_SETTINGS, TOP_WORDS};
+pub use resolve::{DEEPEST_ROLES, NETWORK_SETTINGS, NODE_SETTINGS, RESERVED, STORE_SETTINGS, TOP_WORDS, too_deep};
 pub use rollouts::{ACCESS_LOG_SETTINGS, CONFIG_SETTINGS, ROLLOUT_PARTS, ROLLOUT_SETTINGS};
 pub use tasks::BODY_WORDS;
 pub(crate) use tasks::misfit;

@@ -293,6 +293,15 @@ pub(super) fn own_name(name: &Name) -> Diagnostic {
 /// Names that playbooks cannot bind: fanli binds them itself.
 pub const RESERVED: [&str; 6] = ["env", "facts", "host", "hosts", "node", "nodes"];
 
+/// How deep roles may call roles.
+pub const DEEPEST_ROLES: usize = 64;
+
+/// The error for a call that is deeper.
+pub fn too_deep(call: &Name) -> Diagnostic {
+    let error = Diagnostic::new(call.span, format!("roles call each other more than {DEEPEST_ROLES} deep"));
+    error.help("put what they share into one role")
+}
+
 fn walk<'a>(
     playbook: &'a Playbook,
     role: &'a Role,
@@ -309,6 +318,11 @@ fn walk<'a>(
             let around: Vec<&str> = path.iter().skip(start).copied().chain([call.text.as_str()]).collect();
             let error = Diagnostic::new(call.span, format!("the role calls itself: {}", around.join(" -> ")));
             errors.push(error.help("work that repeats is a loop: `for x in list { … }`"));
+        } else if path.len() > DEEPEST_ROLES {
+            let error = too_deep(call);
+            if !errors.iter().any(|known| known.message == error.message) {
+                errors.push(error);
+            }
         } else if let Some(next) = playbook.roles.get(&call.text) {
             walk(playbook, next, path, done, errors);
         }

@@ -22,6 +22,7 @@ pub(super) fn body(items: &[Item], roles: &BTreeSet<String>, errors: &mut Vec<Di
                 if RESERVED.contains(&name.text.as_str()) {
                     errors.push(own_name(name));
                 }
+                errors.extend(no_setting(name));
                 let kind = kinds::schema(&name.text).filter(|_| matches!(value.kind, ExprKind::Map { .. }));
                 if let Some(schema) = kind {
                     let error =
@@ -45,6 +46,22 @@ pub(super) fn body(items: &[Item], roles: &BTreeSet<String>, errors: &mut Vec<Di
         }
     }
     tasks
+}
+
+/// The error for a name in a body that reads as a setting of the whole body, where it would only be a name without effect.
+fn no_setting(name: &Name) -> Option<Diagnostic> {
+    let help = match name.text.as_str() {
+        "when" => "around tasks it is a block: `when CONDITION { … }`".to_owned(),
+        "become" => "it is a setting of a host: `host \"web1\" { become = true }`".to_owned(),
+        "batch" | "serial" => "batches stand in the first line: `play \"…\" on hosts.web batch 1 { … }`".to_owned(),
+        "on" => "it stands in the first line: `play \"…\" on hosts.web { … }`".to_owned(),
+        word if COMMON.iter().any(|(known, ..)| *known == word) => {
+            format!("it is a parameter of each task: `command [\"true\"] {{ {word} = … }}`")
+        }
+        _ => return None,
+    };
+    let message = format!("`{}` is no setting of a play or role, and as a name it would do nothing", name.text);
+    Some(Diagnostic::new(name.span, message).help(help))
 }
 
 /// The roles that a body calls, anywhere inside.

@@ -24,7 +24,31 @@ fn playbooks() -> Vec<(&'static str, Vec<u8>)> {
     for number in 0..20_000 {
         let _ = writeln!(torn, "  directory: /srv/{number}");
     }
+    // Names that stand for names: so many in a row, or each twice in the next.
+    let variables: Vec<String> = (1..6_000).map(|number| format!("  v{number} = v{} + 1\n", number - 1)).collect();
+    let variables = format!("vars {{\n  v0 = 1\n{}}}\n\n", variables.concat());
+    let locals = |count: usize, next: fn(usize) -> String| {
+        let rest: Vec<String> = (1..count).map(|number| format!("  l{number} = {}\n", next(number - 1))).collect();
+        text(&format!(
+            "command [\"true\"] as r {{ }}\n  l0 = r.stdout\n{}  directory \"/srv/{{{{ l{} }}}}\"",
+            rest.concat(),
+            count - 1
+        ))
+    };
+    let roles = |count: usize, calls: usize| {
+        let call = |number: usize| format!("  r{number} {{ }}\n").repeat(calls);
+        let role = |number: usize| format!("role r{number}() {{\n{}}}\n\n", call(number + 1));
+        let all: String = (0..count).map(role).collect();
+        let last = format!("role r{count}() {{\n  directory \"/srv/a\"\n}}\n\n");
+        [all.as_bytes(), last.as_bytes(), text("r0 { }").as_slice()].concat()
+    };
     vec![
+        ("chain_of_variables", [variables.as_bytes(), text("directory \"/srv/{{ v5999 }}\"").as_slice()].concat()),
+        ("chain_of_locals", locals(2_000, |before| format!("l{before} ~ \"a\""))),
+        ("locals_that_double", locals(60, |before| format!("l{before} ~ l{before}"))),
+        ("roles_65_deep", roles(65, 1)),
+        ("roles_6000_deep", roles(6_000, 1)),
+        ("roles_that_double", roles(40, 2)),
         ("bytes_not_utf8", around(b"directory \"/srv/caf\xe9\" { mode = 0755 }")),
         ("bytes_utf16", "play \"web\"\n".encode_utf16().flat_map(u16::to_le_bytes).collect()),
         ("bytes_nul", text("directory \"/srv/a\0b\" { mode = 0755 }")),
