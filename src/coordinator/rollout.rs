@@ -363,27 +363,22 @@ impl Rollout {
         self.news.push(last);
     }
 
-    /// The run is to stop, and nothing more is done: what a stage has left undone has not failed.
-    pub(super) fn interrupted(&mut self, part: RolloutPart, undone: &BTreeSet<String>) {
+    /// The run is to stop, and nothing more is done: what a stage has left undone has not failed. A node that is changed or put back in this
+    /// stage counts as half-way: a host that was told to stop does not say how far it came.
+    pub(super) fn interrupted(&mut self) {
         self.way = Way::Stopped;
-        let at_work = std::mem::take(&mut self.at_work);
-        let (through, half): (BTreeSet<String>, BTreeSet<String>) =
-            at_work.into_iter().partition(|node| !undone.contains(node));
-        match part {
-            RolloutPart::Back(_) => self.changed.retain(|node| !through.contains(node)),
-            _ => self.changed.extend(through),
-        }
+        let half = std::mem::take(&mut self.at_work);
         self.changed.retain(|node| !half.contains(node));
-        let complete = part == RolloutPart::Confirm && undone.is_empty();
-        if !self.check && !complete {
-            let within = self.info.within.filter(|_| !half.is_empty() || !self.changed.is_empty());
-            self.news.push(RolloutNews::Interrupted {
-                nodes: number(self.changed.len()),
-                half: half.into_iter().collect(),
-                out: self.out.iter().cloned().collect(),
-                within_ms: within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
-            });
+        if self.check {
+            return;
         }
+        let within = self.info.within.filter(|_| !half.is_empty() || !self.changed.is_empty());
+        self.news.push(RolloutNews::Interrupted {
+            nodes: number(self.changed.len()),
+            half: half.into_iter().collect(),
+            out: self.out.iter().cloned().collect(),
+            within_ms: within.map(|within| u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
+        });
     }
 
     /// Nodes that are to be in traffic again and are not: they count as sick.

@@ -70,13 +70,9 @@ impl Stages {
 
     /// Ends a run in which some host did not come to its end: says how the rollout stands that was under way.
     pub(super) fn broken_off(&mut self, hub: &mut Hub) {
-        let Some(current) = self.current.as_mut().filter(|_| self.stopping) else { return };
-        let waited_for: BTreeSet<&str> =
-            self.waiting.iter().filter_map(|number| Some(self.names.get(*number)?.as_str())).collect();
-        let targets = current.targets.iter().filter(|target| waited_for.contains(target.host.as_str()));
-        let open: Vec<String> = targets.filter_map(|target| target.node.clone()).collect();
-        current.failed.extend(open);
-        self.close(hub);
+        if self.stopping {
+            self.close(hub);
+        }
     }
 
     pub(super) fn all_ended(&self) -> bool {
@@ -270,7 +266,7 @@ impl Stages {
         let Some(current) = self.current.take() else { return };
         if let Some((rollout, part)) = self.rollouts.get_mut(&current.play).zip(current.part) {
             if self.stopping {
-                rollout.interrupted(part, &current.failed);
+                rollout.interrupted();
                 say_news(rollout, hub);
                 return;
             }

@@ -225,9 +225,13 @@ fn a_run_that_is_asked_to_stop_has_failed_nowhere_and_says_how_it_stands() {
             rollout.over(part, &BTreeSet::new());
         }
     }
-    rollout.interrupted(P::Change(1), &BTreeSet::from(["c".to_owned()]));
-    let how =
-        RolloutNews::Interrupted { nodes: 2, half: names(&["c"]), out: names(&["b", "c"]), within_ms: Some(60_000) };
+    rollout.interrupted();
+    let how = RolloutNews::Interrupted {
+        nodes: 1,
+        half: names(&["b", "c"]),
+        out: names(&["b", "c"]),
+        within_ms: Some(60_000),
+    };
     assert_eq!(rollout.news().last(), Some(&how));
     for part in parts(2).into_iter().skip_while(|part| *part != P::Ready(1)) {
         assert_eq!(rollout.decide(part), Decision::Skip, "{part:?}");
@@ -237,7 +241,7 @@ fn a_run_that_is_asked_to_stop_has_failed_nowhere_and_says_how_it_stands() {
     let (mut rollout, _) = ready(&[&["a"]], 0);
     rollout.info.within = Some(std::time::Duration::from_secs(60));
     rollout.decide(P::Prepare);
-    rollout.interrupted(P::Prepare, &BTreeSet::from(["a".to_owned()]));
+    rollout.interrupted();
     let how = RolloutNews::Interrupted { nodes: 0, half: Vec::new(), out: Vec::new(), within_ms: None };
     assert_eq!(rollout.news(), [how]);
 }

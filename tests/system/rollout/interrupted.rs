@@ -14,7 +14,7 @@ fn a_run_that_is_asked_to_stop_says_who_is_out_of_traffic_and_what_a_killed_one_
     assert_eq!(play.wait().unwrap().code(), Some(130), "{}", place.log());
     let said = place.log();
     eprintln!("{said}");
-    for expected in ["stopped on request: ", "out of traffic: web1", "the same command goes on"] {
+    for expected in ["stopped on request: web1 is half-way; out of traffic: web1", "the same command goes on"] {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     assert!(!said.contains("failed, none may") && !said.contains("COULD NOT"), "{said}");
