@@ -193,11 +193,7 @@ fn node(name: &str, planned: &RunPlan, inventory: &Inventory) -> Result<Node, St
             if step.kind != "attach" || !is_of(name, target, &step.args) {
                 continue;
             }
-            let ready = step.args.iter().map(|(name, arg)| match arg {
-                Arg::Ready(value) => Some((name.clone(), value.clone())),
-                Arg::Late(_) => None,
-            });
-            let Some(attach) = ready.collect::<Option<Map>>() else {
+            let Some(attach) = Arg::all_ready(&step.args) else {
                 late = true;
                 continue;
             };

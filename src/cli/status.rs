@@ -226,7 +226,7 @@ fn out_shown(out: &[OutSeen]) -> String {
     if out.is_empty() {
         return text;
     }
-    let _ = writeln!(text, "traffic     {} out of it", crate::visible::count(out.len() as u64, "server"));
+    let _ = writeln!(text, "traffic     {} out of it", count_of(out.len() as u64, "server"));
     let width = out.iter().map(|one| one.server.len()).max().unwrap_or(0);
     for one in out {
         let state = one.state.as_deref().unwrap_or("unknown");

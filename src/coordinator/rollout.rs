@@ -222,10 +222,10 @@ impl Rollout {
             RolloutPart::GiveBack => {
                 let back = self.given_back();
                 let all = self.info.batches.iter().flatten();
-                let without: BTreeSet<&String> = all.filter(|node| !back.contains(*node)).collect();
+                // With a batch that mends, a node stands in two.
+                let without: BTreeSet<String> = all.filter(|node| !back.contains(*node)).cloned().collect();
                 let goes = !self.info.put_back && !back.is_empty();
-                let without = without.into_iter().cloned().collect();
-                return if goes { Decision::Go { without } } else { Decision::Skip };
+                return if goes { Decision::Go { without: without.into_iter().collect() } } else { Decision::Skip };
             }
             RolloutPart::Confirm => {
                 let left: Vec<String> = self.failed.iter().cloned().collect();

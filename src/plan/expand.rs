@@ -237,8 +237,9 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
                 // A variable of that name goes before the default: role default < playbook < environment < host < node.
                 None if self.scope.binds_variable(name) => {
                     self.scope.need(name, call.name.span, &mut self.shared.errors);
-                    let known = self.scope.values.get(name).cloned().map(Known::Ready);
-                    if known.is_some() && self.fitting(param, known, call.name.span).is_none() {
+                    let value = self.scope.values.get(name);
+                    if let Some(error) = value.and_then(|value| wrong_type(param, value, call.name.span)) {
+                        self.shared.errors.push(error);
                         self.scope.bind_failed(name);
                     }
                 }
@@ -269,19 +270,9 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
 
     /// A value for a parameter of a role; `None`, with an error, when it is of another type than that declares.
     fn fitting(&mut self, param: &Param, known: Option<Known>, span: Span) -> Option<Known> {
-        // A type that there is not was an error where it stands.
-        let Some(Known::Ready(value)) = known.as_ref().filter(|_| PARAM_TYPES.contains(&param.kind.text.as_str()))
-        else {
-            return known;
-        };
-        let Err(found) = fits(&param.kind.text, value) else { return known };
-        let message = format!("`{}`: expected {}, found {found}", param.name.text, param.kind.text);
-        let mut error = Diagnostic::new(span, message);
-        if span != param.name.span {
-            error = error.also(param.name.span, "declared here");
-        }
-        let advice = advice(&param.kind.text, value);
-        self.shared.errors.push(advice.into_iter().fold(error, Diagnostic::help));
+        let Some(Known::Ready(value)) = &known else { return known };
+        let Some(error) = wrong_type(param, value, span) else { return known };
+        self.shared.errors.push(error);
         None
     }
 
@@ -544,13 +535,7 @@ impl<'a, 'b, 'p> Expander<'a, 'b, 'p> {
             let found = def.args.iter().find(|(name, _)| name.text == field);
             found.map_or(def.span, |(_, value)| value.span)
         };
-        let ready: Option<Map> = args
-            .iter()
-            .map(|(name, arg)| match arg {
-                Arg::Ready(value) => Some((name.clone(), value.clone())),
-                Arg::Late(_) => None,
-            })
-            .collect();
+        let ready = Arg::all_ready(args);
         let needs = |field: &str, what: &str| {
             let error = Diagnostic::new(def.span, format!("`{}` needs `{field}`{what}", def.schema.name));
             let form = def.schema.field(field).map_or_else(|| "…".to_owned(), |field| field.kind.show());
@@ -642,6 +627,15 @@ fn fits(kind: &str, value: &Value) -> Result<(), String> {
         other => value.type_name() == other,
     };
     if fine { Ok(()) } else { Err(told(value)) }
+}
+
+/// The error for a value that does not fit a role's parameter. A type that there is not was an error where it stands.
+fn wrong_type(param: &Param, value: &Value, span: Span) -> Option<Diagnostic> {
+    let kind = param.kind.text.as_str();
+    let found = fits(kind, value).err().filter(|_| PARAM_TYPES.contains(&kind))?;
+    let error = Diagnostic::new(span, format!("`{}`: expected {kind}, found {found}", param.name.text));
+    let error = error.also(param.name.span, "declared here");
+    Some(advice(kind, value).into_iter().fold(error, Diagnostic::help))
 }
 
 /// The way out for a value that does not fit a role's parameter.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::late::Late;
 use crate::event::Target;
 use crate::failure::{Context, Failure, FailureKind};
-use crate::value::{Blob, Digest, Value};
+use crate::value::{Blob, Digest, Map, Value};
 
 /// One host's part of a run. It holds nothing of other hosts, and file contents only by hash (small ones in `blobs`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,6 +147,26 @@ pub enum Arg {
     Ready(Value),
     /// Needs facts or earlier results: evaluated on the host just before the step.
     Late(Box<Late>),
+}
+
+impl Arg {
+    /// Returns the value when it is known when planning.
+    fn ready(&self) -> Option<&Value> {
+        match self {
+            Self::Ready(value) => Some(value),
+            Self::Late(_) => None,
+        }
+    }
+
+    /// Returns the values of all arguments; `None` when one needs facts or results.
+    pub fn all_ready(args: &BTreeMap<String, Self>) -> Option<Map> {
+        args.iter().map(|(name, arg)| Some((name.clone(), arg.ready()?.clone()))).collect()
+    }
+
+    /// Returns the values of those arguments that are known when planning.
+    pub fn those_ready(args: &BTreeMap<String, Self>) -> Map {
+        args.iter().filter_map(|(name, arg)| Some((name.clone(), arg.ready()?.clone()))).collect()
+    }
 }
 
 /// A whole run: what the coordinator needs, and nothing of the playbook.

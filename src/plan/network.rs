@@ -85,11 +85,7 @@ impl Planner<'_, '_> {
             if expander.shared.errors.count() > before {
                 continue;
             }
-            let ready = args.into_iter().filter_map(|(name, arg)| match arg {
-                Arg::Ready(value) => Some((name, value)),
-                Arg::Late(_) => None,
-            });
-            let mut args: Map = ready.collect();
+            let mut args = Arg::those_ready(&args);
             args.insert("container".to_owned(), Value::from("any"));
             if matches!(mode_of(network), Some("nat" | "host")) {
                 args.entry("port".to_owned()).or_insert(Value::Int(8080));

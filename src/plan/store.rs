@@ -130,12 +130,8 @@ pub fn holders(run: &RunPlan, inventory: &Inventory) -> BTreeMap<(String, String
     let mut macs: BTreeMap<(String, IpAddr), String> = BTreeMap::new();
     let targets = run.hosts.iter().flat_map(|host| &host.plan.stages).flat_map(|stage| &stage.targets);
     for step in targets.flat_map(|target| &target.steps).filter(|step| step.kind == "attach") {
-        let ready = step.args.iter().map(|(name, arg)| match arg {
-            Arg::Ready(value) => Some((name.clone(), value.clone())),
-            Arg::Late(_) => None,
-        });
         // What facts decide is not known here.
-        let Some(args) = ready.collect::<Option<Map>>() else { continue };
+        let Some(args) = Arg::all_ready(&step.args) else { continue };
         let (Some(Value::Str(network)), Some(Value::Ip(address))) = (args.get("network"), args.get("address")) else {
             continue;
         };

@@ -193,8 +193,8 @@ impl Watched {
         Ok(Self { running, watcher, rollout: Rollouts::look(probe).await?, refreshers: Refreshers::look(probe).await })
     }
 
-    /// Whether something is attached that nobody keeps, or that cannot be kept; a rollout has left a slot or a server half-way; log files could not be
-    /// kept; or a refresher has refused the configuration that stands in its container.
+    /// Whether something is attached that nobody keeps, or that cannot be kept; a rollout has left a slot or a server half-way; log files
+    /// could not be kept; or a refresher has refused the configuration that stands in its container.
     pub fn is_wrong(&self) -> bool {
         let failed = self.watcher.attachments.iter().any(|attachment| attachment.condition == Condition::Failed);
         let rollouts = self.rollout.is_wrong();

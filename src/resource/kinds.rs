@@ -29,9 +29,7 @@ macro_rules! kinds {
                 let mut at = 0..;
                 $(
                     if at.next() == index {
-                        let built = <super::$file::$name as Declared>::from_args(args)?;
-                        built.check().map_err(|error| vec![error])?;
-                        return Ok(Self::$name(built));
+                        return <super::$file::$name as Declared>::build(args).map(Self::$name);
                     }
                 )+
                 Err(vec![ArgError::new("", format!("there is no kind `{kind}`"))])

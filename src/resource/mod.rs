@@ -140,4 +140,14 @@ pub trait Declared: Sized {
     fn from_args(args: Map) -> Result<Self, Vec<ArgError>>;
     /// The arguments that it was read from, with defaults filled in.
     fn args(&self) -> Map;
+
+    /// Reads evaluated arguments and checks them; every error at once.
+    fn build(args: Map) -> Result<Self, Vec<ArgError>>
+    where
+        Self: Resource,
+    {
+        let built = Self::from_args(args)?;
+        built.check().map_err(|error| vec![error])?;
+        Ok(built)
+    }
 }

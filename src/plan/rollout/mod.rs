@@ -410,7 +410,7 @@ fn standing(part: &Part) -> Step {
 /// Looks whether an earlier run has left a node out of traffic; `None` where nobody can know its servers before the run.
 fn left_out(part: &Part, drains: &[Step]) -> Option<Step> {
     let backends = drains.iter().filter(|step| step.kind == "backend");
-    let servers: Vec<Value> = backends.filter_map(|step| units::plain_args(step).map(Value::Map)).collect();
+    let servers: Vec<Value> = backends.filter_map(|step| Arg::all_ready(&step.args).map(Value::Map)).collect();
     let node = part.target.node.as_deref().filter(|_| !servers.is_empty())?;
     Some(made("left_out", [("node", Value::from(node)), ("servers", Value::List(servers))], &part.at()))
 }
@@ -439,11 +439,7 @@ fn unfit(step: &Step) -> Vec<ArgError> {
     {
         return Vec::new();
     }
-    let ready = step.args.iter().filter_map(|(name, arg)| match arg {
-        Arg::Ready(value) => Some((name.clone(), value.clone())),
-        Arg::Late(_) => None,
-    });
-    Kind::build(&step.kind, ready.collect()).err().unwrap_or_default()
+    Kind::build(&step.kind, Arg::those_ready(&step.args)).err().unwrap_or_default()
 }
 
 /// A step that stands in no playbook.

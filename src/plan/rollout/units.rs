@@ -72,16 +72,7 @@ pub(super) fn reverts(parts: &[Part], rollout: &str) -> BTreeMap<(usize, String)
 
 /// A step as data that a host can keep; one that needs facts or results cannot be.
 pub(super) fn plain(step: &Step) -> Option<Value> {
-    let args = Value::Map(plain_args(step)?);
+    let args = Value::Map(Arg::all_ready(&step.args)?);
     let step = [("kind".to_owned(), Value::from(step.kind.as_str())), ("args".to_owned(), args)];
     Some(Value::Map(Map::from(step)))
-}
-
-/// The arguments of a step; `None` when it needs facts or results.
-pub(super) fn plain_args(step: &Step) -> Option<Map> {
-    let ready = |(name, arg): (&String, &Arg)| match arg {
-        Arg::Ready(value) => Some((name.clone(), value.clone())),
-        Arg::Late(_) => None,
-    };
-    step.args.iter().map(ready).collect()
 }

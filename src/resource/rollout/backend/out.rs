@@ -48,9 +48,7 @@ fn path_of(probe: &Probe, backend: &Backend) -> PathBuf {
 
 /// Reads the arguments of a `backend`; else what is wrong with them.
 fn read(args: &Map) -> Result<Backend, String> {
-    let backend = Backend::from_args(args.clone());
-    let backend = backend.and_then(|backend| backend.check().map(|()| backend).map_err(|error| vec![error]));
-    backend.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    Backend::build(args.clone()).map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
 }
 
 impl OutRecord {
