@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::attach::{Recorded, all_recorded};
-use super::container::{from_json, to_json};
 use super::logs::Kept;
+use super::looked;
 use super::refreshers::Refreshers;
 use super::rollout::Rollouts;
 use super::{Observed, Resource};
 use crate::change::{Change, Fields, State};
 use crate::failure::{Context as _, Failure};
 use crate::system::{Actuator, Probe, fs};
-use crate::value::{Map, Value};
+use crate::value::Map;
 
 /// The longest status that is read, in bytes: some thousand attachments.
 const MOST_STATUS: u64 = 8 << 20;
@@ -211,15 +211,11 @@ impl Watched {
     /// # Errors
     /// It is something else.
     pub fn from_output(output: &Map) -> Result<Self, Failure> {
-        serde_json::from_value(to_json(&Value::Map(output.clone())))
-            .context("a host told something else than its attachments")
+        looked::from_output(output, "attachments")
     }
 
     fn to_output(&self) -> Result<Map, Failure> {
-        match serde_json::to_value(self).map(from_json).context("cannot tell attachments")? {
-            Value::Map(map) => Ok(map),
-            other => Err(Failure::new(format!("attachments are no {}", other.type_name()))),
-        }
+        looked::to_output(self, "attachments")
     }
 }
 

@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
-use super::container::{from_json, to_json};
+use super::looked;
 use super::{Observed, Resource, attach};
 use crate::change::{Change, Fields, State};
-use crate::failure::{Context as _, Failure};
+use crate::failure::Failure;
 use crate::system::docker::{Container, Docker};
 use crate::system::netlink::{Link, Mac, Netlink};
 use crate::system::{Actuator, Probe};
-use crate::value::{Map, Value};
+use crate::value::Map;
 
 crate::kind! {
     /// Looks at the interfaces of a host and of its running containers, and changes nothing.
@@ -168,16 +168,12 @@ impl Seen {
     /// # Errors
     /// It is something else.
     pub fn from_output(output: &Map) -> Result<Self, Failure> {
-        serde_json::from_value(to_json(&Value::Map(output.clone())))
-            .context("a host told something else than its interfaces")
+        looked::from_output(output, "interfaces")
     }
 
     /// The same as a step's result.
     fn to_output(&self) -> Result<Map, Failure> {
-        match serde_json::to_value(self).map(from_json).context("cannot tell interfaces")? {
-            Value::Map(map) => Ok(map),
-            other => Err(Failure::new(format!("interfaces are no {}", other.type_name()))),
-        }
+        looked::to_output(self, "interfaces")
     }
 
     /// The running containers that have this MAC on a link.

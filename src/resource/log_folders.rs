@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::container::{from_json, to_json};
 use super::logs::declared;
+use super::looked;
 use super::{Observed, Resource};
 use crate::change::{Change, Fields, State};
-use crate::failure::{Context as _, Failure};
+use crate::failure::Failure;
 use crate::logs::survey::Survey;
 use crate::system::{Actuator, Probe};
-use crate::value::{Map, Value};
+use crate::value::Map;
 
 crate::kind! {
     /// Looks at the folders of log files that `logs` tasks have declared on a host, and changes nothing.
@@ -52,15 +52,11 @@ impl Folders {
     /// # Errors
     /// It is something else.
     pub fn from_output(output: &Map) -> Result<Self, Failure> {
-        serde_json::from_value(to_json(&Value::Map(output.clone())))
-            .context("a host told something else than its folders of logs")
+        looked::from_output(output, "folders of logs")
     }
 
     fn to_output(&self) -> Result<Map, Failure> {
-        match serde_json::to_value(self).map(from_json).context("cannot tell folders of logs")? {
-            Value::Map(map) => Ok(map),
-            other => Err(Failure::new(format!("folders of logs are no {}", other.type_name()))),
-        }
+        looked::to_output(self, "folders of logs")
     }
 }
 

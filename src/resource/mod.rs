@@ -30,6 +30,7 @@ pub mod mount;
 mod ownership;
 pub mod package;
 pub mod param;
+mod looked;
 mod patience;
 pub mod refreshers;
 pub mod rollout;

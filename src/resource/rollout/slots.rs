@@ -4,11 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{ChangePhase, FormerRecord, HaltMark, OutSeen, Phase, Record, all_records, former_records, halted};
 use crate::change::{Change, Fields, State};
-use crate::failure::{Context as _, Failure};
-use crate::resource::container::{from_json, to_json};
+use crate::failure::Failure;
+use crate::resource::looked;
 use crate::resource::{Observed, Resource};
 use crate::system::{Actuator, Probe};
-use crate::value::{Map, Value};
+use crate::value::Map;
 
 crate::kind! {
     /// Looks at the slots of a host, at the containers that rollouts make anew, at the servers that they have taken out of traffic, and
@@ -224,15 +224,11 @@ impl Rollouts {
     /// # Errors
     /// It is something else.
     pub fn from_output(output: &Map) -> Result<Self, Failure> {
-        serde_json::from_value(to_json(&Value::Map(output.clone())))
-            .context("a host told something else than its slots")
+        looked::from_output(output, "slots")
     }
 
     fn to_output(&self) -> Result<Map, Failure> {
-        match serde_json::to_value(self).map(from_json).context("cannot tell slots")? {
-            Value::Map(map) => Ok(map),
-            other => Err(Failure::new(format!("slots are no {}", other.type_name()))),
-        }
+        looked::to_output(self, "slots")
     }
 }
 
