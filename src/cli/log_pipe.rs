@@ -74,6 +74,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "MODE", default_value = "0644", value_parser = mode)]
     mode: u32,
 
+    /// Text that stands in each file's seal, such as the generation of the configuration
+    #[arg(long, value_name = "TEXT", value_parser = tag)]
+    tag: Option<String>,
+
     /// How much may wait while the disk is full or slow
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = spool)]
     spool: u64,
@@ -126,6 +130,11 @@ fn mode(text: &str) -> Result<u32, String> {
     }
 }
 
+fn tag(text: &str) -> Result<String, String> {
+    let fits = (1..=200).contains(&text.len()) && !text.contains(char::is_control);
+    if fits { Ok(text.to_owned()) } else { Err("up to 200 bytes without control characters".to_owned()) }
+}
+
 fn name(text: &str) -> Result<String, String> {
     let odd = text.is_empty() || text.len() > 200 || text.starts_with('.') || text.contains(['/', '\0']);
     if odd { Err("a name without `/` that does not begin with a dot".to_owned()) } else { Ok(text.to_owned()) }
@@ -159,6 +168,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         size: args.size,
         latest: (!args.no_latest).then_some(args.latest),
         mode: args.mode,
+        tag: args.tag,
         spool: usize::try_from(args.spool).unwrap_or(usize::MAX),
         on_full: match args.on_full {
             Full::Block => OnFull::Block,

@@ -14,17 +14,20 @@ use super::{Header, Locking, run};
 use crate::engine::Stop;
 use crate::event::{EventKind, Outcome, Target};
 use crate::failure::{Failure, FailureKind};
+use crate::logs::audit::Scope;
 use crate::plan::{Connection, Contents, HostPlan, HostRun, RunOptions, RunPlan, Stage, StageInfo, Step, TargetPlan};
 use crate::remote::Reach;
 use crate::remote::helper::TOO_LONG;
 use crate::resource::attachments::Watched;
 use crate::resource::interfaces::Seen;
+use crate::resource::log_audit::Audits;
 use crate::resource::log_folders::Folders;
 use crate::resource::rollout::Rollouts;
 use crate::value::{Map, Value};
 
-/// How long one look may take.
+/// How long one look may take, and one that reads all log files of a host.
 const LOOK: Duration = Duration::from_secs(60);
+const AUDIT: Duration = Duration::from_secs(24 * 3600);
 
 /// How long another run may hold a host before it is looked at; and a look beside one.
 const AFTER_OTHERS: Option<Duration> = Some(Duration::from_secs(10));
@@ -47,7 +50,7 @@ pub type Answer = Result<Vec<Result<Map, Failure>>, Failure>;
 
 /// Asks every host, `forks` at a time. There is an answer for each.
 pub async fn ask(questions: Vec<Question>, name: &str, reach: Arc<Reach>, forks: usize) -> BTreeMap<String, Answer> {
-    carry(questions, (name, Hand::Looks, AFTER_OTHERS), reach, forks).await
+    carry(questions, Manner::look(name, AFTER_OTHERS), reach, forks).await
 }
 
 /// Whether hosts are only looked at.
@@ -57,15 +60,33 @@ enum Hand {
     Changes,
 }
 
-/// Has every host do its tasks; `lock_wait` is how long another run may hold it before that, `None` to go beside one.
+/// How hosts are asked.
+#[derive(Clone, Copy)]
+struct Manner<'a> {
+    /// What the run is called.
+    name: &'a str,
+    hand: Hand,
+    /// How long another run may hold a host before; `None` to go beside one.
+    lock_wait: Option<Duration>,
+    /// How long one task may take.
+    limit: Duration,
+}
+
+impl<'a> Manner<'a> {
+    fn look(name: &'a str, lock_wait: Option<Duration>) -> Self {
+        Self { name, hand: Hand::Looks, lock_wait, limit: LOOK }
+    }
+}
+
+/// Has every host do its tasks.
 async fn carry(
     questions: Vec<Question>,
-    (name, hand, lock_wait): (&str, Hand, Option<Duration>),
+    Manner { name, hand, lock_wait, limit }: Manner<'_>,
     reach: Arc<Reach>,
     forks: usize,
 ) -> BTreeMap<String, Answer> {
     let check = hand == Hand::Looks;
-    let options = RunOptions { check, diff: false, step_limit: LOOK, lock_wait };
+    let options = RunOptions { check, diff: false, step_limit: limit, lock_wait };
     let run_name = format!("look-{}-{}", name, std::process::id());
     let counts: BTreeMap<String, usize> =
         questions.iter().map(|question| (question.host.clone(), question.tasks.len())).collect();
@@ -120,7 +141,7 @@ pub async fn survey(
     if !addresses.is_empty() {
         args.insert("ask".to_owned(), Value::List(addresses.iter().copied().map(Value::Ip).collect()));
     }
-    one_look(hosts, ("interfaces", "survey", AFTER_OTHERS), &args, Seen::from_output, reach, forks).await
+    one_look(hosts, ("interfaces", Manner::look("survey", AFTER_OTHERS)), &args, Seen::from_output, reach, forks).await
 }
 
 /// What is attached on every host, and what its watcher makes of it; as [`survey`].
@@ -129,7 +150,15 @@ pub async fn statuses(
     reach: Arc<Reach>,
     forks: usize,
 ) -> BTreeMap<String, Result<Watched, Failure>> {
-    one_look(hosts, ("attachments", "status", AFTER_OTHERS), &Map::new(), Watched::from_output, reach, forks).await
+    one_look(
+        hosts,
+        ("attachments", Manner::look("status", AFTER_OTHERS)),
+        &Map::new(),
+        Watched::from_output,
+        reach,
+        forks,
+    )
+    .await
 }
 
 /// What the declared folders of log files hold on every host; as [`survey`], but beside a run: nothing that it shows is half done.
@@ -138,7 +167,29 @@ pub async fn log_folders(
     reach: Arc<Reach>,
     forks: usize,
 ) -> BTreeMap<String, Result<Folders, Failure>> {
-    one_look(hosts, ("log_folders", "logs", BESIDE_OTHERS), &Map::new(), Folders::from_output, reach, forks).await
+    one_look(
+        hosts,
+        ("log_folders", Manner::look("logs", BESIDE_OTHERS)),
+        &Map::new(),
+        Folders::from_output,
+        reach,
+        forks,
+    )
+    .await
+}
+
+/// Whether every log file of the declared folders is accounted for, on every host; beside a run, as [`log_folders`].
+pub async fn log_audit(
+    hosts: Vec<(String, Connection)>,
+    scope: Scope,
+    reach: Arc<Reach>,
+    forks: usize,
+) -> BTreeMap<String, Result<Audits, Failure>> {
+    let since = scope.since.map(|since| ("since".to_owned(), Value::Duration(since)));
+    let file = scope.segment.map(|name| ("file".to_owned(), Value::Str(name)));
+    let args = since.into_iter().chain(file).collect();
+    let manner = Manner { limit: AUDIT, ..Manner::look("audit", BESIDE_OTHERS) };
+    one_look(hosts, ("log_audit", manner), &args, Audits::from_output, reach, forks).await
 }
 
 /// What every host shows of its rollouts; as [`survey`], but beside a run that is at work: that is when people ask.
@@ -147,7 +198,8 @@ pub async fn rollouts(
     reach: Arc<Reach>,
     forks: usize,
 ) -> BTreeMap<String, Result<Rollouts, Failure>> {
-    one_look(hosts, ("slots", "slots", BESIDE_OTHERS), &Map::new(), Rollouts::from_output, reach, forks).await
+    one_look(hosts, ("slots", Manner::look("slots", BESIDE_OTHERS)), &Map::new(), Rollouts::from_output, reach, forks)
+        .await
 }
 
 /// Halts rollouts on every host with that reason, or lets them go on; beside a run that is at work, as it is to stop that.
@@ -166,13 +218,14 @@ pub async fn halts(
         args.extend(told.map(|(name, text)| (name.to_owned(), Value::Str(text))));
     }
     let question = |(host, connection)| Question { host, connection, tasks: vec![("halt".to_owned(), args.clone())] };
-    carry(hosts.into_iter().map(question).collect(), ("halt", Hand::Changes, BESIDE_OTHERS), reach, forks).await
+    let manner = Manner { hand: Hand::Changes, ..Manner::look("halt", BESIDE_OTHERS) };
+    carry(hosts.into_iter().map(question).collect(), manner, reach, forks).await
 }
 
 /// Asks every host one thing.
 async fn one_look<T>(
     hosts: Vec<(String, Connection)>,
-    (kind, name, lock_wait): (&str, &str, Option<Duration>),
+    (kind, manner): (&str, Manner<'_>),
     args: &Map,
     read: impl Fn(&Map) -> Result<T, Failure>,
     reach: Arc<Reach>,
@@ -180,7 +233,7 @@ async fn one_look<T>(
 ) -> BTreeMap<String, Result<T, Failure>> {
     let question = |(host, connection)| Question { host, connection, tasks: vec![(kind.to_owned(), args.clone())] };
     let questions = hosts.into_iter().map(question).collect();
-    let answers = carry(questions, (name, Hand::Looks, lock_wait), reach, forks).await;
+    let answers = carry(questions, manner, reach, forks).await;
     answers.into_iter().map(|(host, answer)| (host, first(answer).and_then(|map| read(&map)))).collect()
 }
 

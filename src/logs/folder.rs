@@ -128,7 +128,21 @@ impl Folder {
 
     /// Opens a directory of it.
     pub(super) fn open(&self, dir: usize) -> Result<OwnedFd, Errno> {
-        let below = self.dirs.get(dir).ok_or(Errno::NOENT)?;
+        self.open_below(self.dirs.get(dir).ok_or(Errno::NOENT)?)
+    }
+
+    /// Returns whether there is a file of a segment now, compressed or not; `segment` is its path below the folder.
+    pub(super) fn holds(&self, segment: &Path) -> bool {
+        let (Some(parent), Some(name)) = (segment.parent(), segment.file_name().and_then(|name| name.to_str())) else {
+            return false;
+        };
+        let Ok(dir) = self.open_below(parent) else { return false };
+        let is_there = |name: &str| statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        // In this order: the compressed one is there before the other goes.
+        is_there(name) || Codec::ALL.into_iter().any(|codec| is_there(&format!("{name}{}", codec.extension())))
+    }
+
+    fn open_below(&self, below: &Path) -> Result<OwnedFd, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut fd = openat(&self.fd, ".", flags, Mode::empty())?;
         for part in below {

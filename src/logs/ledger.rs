@@ -78,9 +78,9 @@ pub struct Stored {
 }
 
 /// What a segment is known by: a part of the SHA-256 of its path and content.
-type Key = [u8; 16];
+pub(super) type Key = [u8; 16];
 
-fn key(segment: &str, sha256: &str) -> Key {
+pub(super) fn key(segment: &str, sha256: &str) -> Key {
     let digest = Digest::of(format!("{segment}\0{sha256}").as_bytes());
     let mut key = Key::default();
     key.iter_mut().zip(digest.0).for_each(|(to, from)| *to = from);
@@ -88,7 +88,7 @@ fn key(segment: &str, sha256: &str) -> Key {
 }
 
 /// The month that a moment is in, in UTC.
-fn month(end: Timestamp) -> String {
+pub(super) fn month(end: Timestamp) -> String {
     end.strftime("%Y-%m").to_string()
 }
 
@@ -158,7 +158,7 @@ impl Ledger {
     }
 
     /// Calls `hear` with each event of a month.
-    fn each(&self, month: &str, mut hear: impl FnMut(Entry)) -> Result<(), Failure> {
+    pub(super) fn each(&self, month: &str, mut hear: impl FnMut(Entry)) -> Result<(), Failure> {
         let path = self.dir.join(format!("{month}.jsonl"));
         let failed = || format!("cannot read {}", path.display());
         let file = match open(&path, File::options().read(true)) {
@@ -177,7 +177,8 @@ impl Ledger {
         }
     }
 
-    fn months(&self) -> Result<Vec<String>, Failure> {
+    /// The months that it has, the oldest first: `2026-11`.
+    pub(super) fn months(&self) -> Result<Vec<String>, Failure> {
         let failed = || format!("cannot read {}", self.dir.display());
         let found = match std::fs::read_dir(&self.dir) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -5,13 +5,15 @@
 //! ```
 //!
 //! What was written is looked at in its [folder], and [kept](keep) there as a [policy] says; copies are [shipped](ship) to a [target], and the
-//! [ledger] knows of each. What was written is [read](read) back.
+//! [ledger] knows of each. What was written is [read](read) back, and [accounted for](audit).
 
+pub mod audit;
 pub mod codec;
 pub mod fifo;
 mod folder;
 pub mod keep;
 pub mod ledger;
+mod parcel;
 pub mod period;
 pub mod pipe;
 pub mod policy;

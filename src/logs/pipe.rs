@@ -54,6 +54,8 @@ pub struct Orders {
     pub latest: Option<String>,
     /// The permissions of files.
     pub mode: u32,
+    /// What is written down with each file.
+    pub tag: Option<String>,
     /// How many bytes may wait for the disk.
     pub spool: usize,
     /// What happens to more.
@@ -262,7 +264,7 @@ impl Writer {
                 if let Ok(folder) = open_folder(&self.orders.template.folder) {
                     self.folder = folder;
                 }
-                let made = Segment::make(&self.folder, &path, *period, mode)?;
+                let made = Segment::make(&self.folder, &path, *period, mode, self.orders.tag.clone())?;
                 if let Some(latest) = &self.orders.latest {
                     // For people alone: the lines do not wait for it.
                     let _ = segment::point(&self.folder, latest, &made.path);

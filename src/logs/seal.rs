@@ -44,6 +44,9 @@ pub(super) struct Seal {
     /// When it was begun. Seals of earlier versions do not say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) opened: Option<Timestamp>,
+    /// What its writer was told to write down with it: the generation of the configuration that it stands in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) tag: Option<String>,
     /// `None` as long as it is written.
     #[serde(flatten)]
     pub(super) closed: Option<Closed>,
@@ -80,8 +83,8 @@ pub(super) fn segment_of(name: &str) -> Option<&str> {
 
 impl Seal {
     /// The seal of a segment that is about to be written.
-    pub(super) fn open(period: &Period, now: Timestamp) -> Self {
-        Self { begin: period.begin, end: period.end, opened: Some(now), closed: None }
+    pub(super) fn open(period: &Period, tag: Option<String>, now: Timestamp) -> Self {
+        Self { begin: period.begin, end: period.end, opened: Some(now), tag, closed: None }
     }
 
     /// Puts it beside a segment that is not there yet. After a power cut it may be empty.

@@ -40,18 +40,25 @@ pub(super) struct Segment {
     pub(super) path: PathBuf,
     file: File,
     pub(super) period: Period,
-    opened: Timestamp,
+    /// Its seal, as long as it is written.
+    open: Seal,
     pub(super) tally: Tally,
 }
 
 impl Segment {
     /// Makes a new file, and the directories below `folder` that it needs. It follows no link and takes no file that is there. The file
     /// is locked as long as it is written: one without a lock whose seal is still open was left by a writer that was killed.
-    pub(super) fn make(folder: &OwnedFd, path: &Path, period: Period, mode: Mode) -> Result<Self, Errno> {
+    pub(super) fn make(
+        folder: &OwnedFd,
+        path: &Path,
+        period: Period,
+        mode: Mode,
+        tag: Option<String>,
+    ) -> Result<Self, Errno> {
         let dir = parent(folder, path)?;
         let name = name_of(path)?;
-        let opened = Timestamp::now();
-        Seal::open(&period, opened).begin(&dir, name)?;
+        let open = Seal::open(&period, tag, Timestamp::now());
+        open.begin(&dir, name)?;
         let flags =
             OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(&dir, name, flags, mode).inspect_err(|_| {
@@ -59,7 +66,7 @@ impl Segment {
         })?;
         // Held by the keeper, which has taken it for one that was left: another one is begun.
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self { dir, path: path.to_owned(), file: File::from(file), period, opened, tally: Tally::new() })
+        Ok(Self { dir, path: path.to_owned(), file: File::from(file), period, open, tally: Tally::new() })
     }
 
     /// Whether its name is gone, and what is written into it goes with the last descriptor.
@@ -84,7 +91,7 @@ impl Segment {
     pub(super) fn seal(&self, why: Why, dropped: Dropped) -> Result<(), Errno> {
         fsync(&self.file)?;
         let closed = self.tally.closed(why, dropped);
-        Seal { closed: Some(closed), ..Seal::open(&self.period, self.opened) }.replace(&self.dir, name_of(&self.path)?)
+        Seal { closed: Some(closed), ..self.open.clone() }.replace(&self.dir, name_of(&self.path)?)
     }
 }
 

@@ -108,6 +108,7 @@ kinds! {
     interfaces::Interfaces,
     attachments::Attachments,
     log_folders::LogFolders,
+    log_audit::LogAudit,
     trace::Trace,
     rollout::Trial,
 }

@@ -24,6 +24,7 @@ pub mod interfaces;
 pub mod kinds;
 pub mod line;
 pub mod link;
+pub mod log_audit;
 pub mod log_folders;
 pub mod logs;
 pub mod mount;

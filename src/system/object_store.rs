@@ -175,20 +175,33 @@ impl ObjectStore {
         }
     }
 
-    /// Whether an object is what `sums` say, by what its store has computed of it, or by reading it; `None` when there is none.
-    fn compare(&self, object: &str, sums: &Sums) -> Result<Option<bool>, Failure> {
+    /// Returns the length of an object in bytes; `None` when there is none.
+    ///
+    /// # Errors
+    /// The store cannot be reached, refuses, or does not tell it.
+    pub fn length(&self, object: &str) -> Result<Option<u64>, Failure> {
+        let Some(answer) = self.look(object)? else { return Ok(None) };
+        length(&answer).map(Some).ok_or_else(|| Failure::new(format!("the store does not tell the length of {object}")))
+    }
+
+    /// What a store tells of an object; `None` when there is none.
+    fn look(&self, object: &str) -> Result<Option<ureq::http::Response<ureq::Body>>, Failure> {
         let mut action = self.bucket.head_object(Some(&self.account), object);
         action.headers_mut().insert("x-amz-checksum-mode", "ENABLED");
         let request = ureq::http::Request::head(action.sign(SIGNED).as_str()).header("x-amz-checksum-mode", "ENABLED");
         let request = request.body(()).map_err(|error| failed("look at", object, error.into()))?;
         let mut answer = self.agent.run(request).map_err(|error| failed("look at", object, error))?;
         match answer.status().as_u16() {
-            200 => {}
-            404 => return Ok(None),
-            _ => return Err(refused("look at", object, &mut answer)),
+            200 => Ok(Some(answer)),
+            404 => Ok(None),
+            _ => Err(refused("look at", object, &mut answer)),
         }
-        let length = answer.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
-        if length.is_some_and(|length: u64| length != sums.length) {
+    }
+
+    /// Whether an object is what `sums` say, by what its store has computed of it, or by reading it; `None` when there is none.
+    fn compare(&self, object: &str, sums: &Sums) -> Result<Option<bool>, Failure> {
+        let Some(answer) = self.look(object)? else { return Ok(None) };
+        if length(&answer).is_some_and(|length| length != sums.length) {
             return Ok(Some(false));
         }
         match sums.are_said_by(&answer) {
@@ -206,6 +219,11 @@ impl ObjectStore {
         }
         Sums::of(answer.body_mut().as_reader()).with_context(|| format!("cannot read {object}"))
     }
+}
+
+/// The length of an object, as its store tells it.
+fn length(answer: &ureq::http::Response<ureq::Body>) -> Option<u64> {
+    answer.headers().get("content-length")?.to_str().ok()?.parse().ok()
 }
 
 /// A file with `key = value` lines, and sections of which `default` counts.

@@ -98,6 +98,7 @@ impl World {
             size: Some(100 + self.chance.below(900)),
             latest: None,
             mode: 0o644,
+            tag: None,
             spool: 1 << 20,
             on_full: OnFull::Block,
         };

@@ -153,7 +153,7 @@ fn what_cannot_be_meant_or_has_changed_is_told_and_loses_nothing() {
     fs::OpenOptions::new().append(true).open(&all_here[1]).unwrap().write_all(b"planted\n").unwrap();
     let (said, code) = place.keep(&[]);
     assert!(code == Some(4) && said.contains("is there already, with other content"), "{said}");
-    assert!(said.contains("is not as its seal says, and is not stored"), "{said}");
+    assert!(said.contains("no copy of it is stored"), "{said}");
     assert!(said.contains("2 of them without a copy"), "{said}");
     assert_eq!(fs::read_to_string(&other).unwrap(), "another one\n");
     assert_eq!(place.events(), [count - 2, 0, 0]);
@@ -282,14 +282,14 @@ impl Drop for Running {
 }
 
 /// rsync's daemon, serving a directory as the module `logs`.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Running,
     port: u16,
     dir: tempfile::TempDir,
 }
 
 impl Daemon {
-    fn start(storage: &Path) -> Self {
+    pub(crate) fn start(storage: &Path) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let dir = tempfile::tempdir().unwrap();
         let child = Self::spawn(dir.path(), port, storage);
@@ -318,7 +318,7 @@ impl Daemon {
     }
 
     /// Kills it and what it has started.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut all = vec![self.child.0.id().to_string()];
         let mut next = 0;
         while let Some(pid) = all.get(next).cloned() {
@@ -330,11 +330,11 @@ impl Daemon {
         self.child.0.wait().unwrap();
     }
 
-    fn target(&self) -> String {
+    pub(crate) fn target(&self) -> String {
         format!("rsync://shop@127.0.0.1:{}/logs/web1/weblogs", self.port)
     }
 
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         let path = self.dir.path().join("password");
         fs::write(&path, "secret\n").unwrap();
         sh(&format!("chmod 600 {}", path.display()));
@@ -467,14 +467,14 @@ fn a_host_that_ssh_reaches_stores_copies() {
 }
 
 /// A store that speaks S3, over a directory: each bucket is a directory below it.
-struct Store {
+pub(crate) struct Store {
     child: Running,
-    port: u16,
-    root: tempfile::TempDir,
+    pub(crate) port: u16,
+    pub(crate) root: tempfile::TempDir,
 }
 
 impl Store {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let root = tempfile::tempdir().unwrap();
         fs::create_dir(root.path().join("logs")).unwrap();
@@ -502,7 +502,7 @@ impl Store {
         child
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.0.kill().unwrap();
         self.child.0.wait().unwrap();
     }
@@ -512,7 +512,7 @@ impl Store {
     }
 
     /// Writes a file with an account, for a store at this port.
-    fn account(&self, secret: &str, port: u16) -> String {
+    pub(crate) fn account(&self, secret: &str, port: u16) -> String {
         let path = self.root.path().join(format!("account-{secret}-{port}"));
         let text = format!(
             "[default]\naws_access_key_id = AKID\naws_secret_access_key = {secret}\nendpoint_url = http://127.0.0.1:{port}\n"

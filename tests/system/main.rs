@@ -35,6 +35,7 @@ mod image;
 mod facts;
 mod kill;
 mod lab;
+mod log_audit;
 mod log_keep;
 mod log_model;
 mod log_pipe;

@@ -1,5 +1,6 @@
-//! `fanli logs`: keeps what `fanli log-pipe` has written, stores copies of it, and reads it back.
+//! `fanli logs`: keeps what `fanli log-pipe` has written, stores copies of it, reads it back, and accounts for it.
 
+mod audit;
 mod keep;
 mod lines;
 mod read;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-/// Read, compress, copy and remove what `fanli log-pipe` has written
+/// Read, compress, copy, remove and audit what `fanli log-pipe` has written
 #[derive(clap::Args, Debug)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(super) struct Args {
@@ -62,6 +63,22 @@ Exit codes: 0 all was read; 2 bad input; 4 something could not be read; 5 a host
 Exit codes: 0 all is well; 4 a copy is late, lines were left out in the last day (their disk was
 full), or something could not be looked at; 5 a host was not reached.")]
     Status(status::Args),
+    /// Account for every file: that it holds what was written, and that its copy is stored
+    #[command(after_help = "Examples:
+  fanli logs audit                                          of what is declared on this host
+  fanli logs audit web-tier.fp --env lab                    of every host of a playbook, over ssh
+  fanli logs audit web-tier.fp --env prod --since 30d --json || page   as a check of a monitor
+  fanli logs audit /srv/weblogs                             copies, on the host that stores them
+  fanli logs audit web-tier.fp --file 2026113015.k3f9q2ab.log   all that happened to a file
+
+It reads every file and compares it with its seal, and looks for every copy at its storage:
+  CHANGED   a file does not hold what was written
+  GONE      a file was stored, and something else than a limit has removed it
+  NO COPY   a copy is not at the storage any more, or has another length
+  LOST      lines were left out, or removed before a copy was stored, as the policy says
+Exit codes: 0 all is accounted for; 4 something of the above, or something could not be looked at;
+5 a host was not reached.")]
+    Audit(audit::Args),
     /// Compress and remove files as the limits say, close those of killed writers, and store copies
     #[command(after_help = "Examples:
   fanli logs keep --age 30d --pack zstd /data/weblogs/*
@@ -88,6 +105,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         Command::Grep(args) => args.run(),
         Command::Tail(args) => args.run(),
         Command::Status(args) => status::run(args),
+        Command::Audit(args) => audit::run(&args),
         Command::Keep(limits) => keep::run(&limits, false),
         Command::Plan(limits) => keep::run(&limits, true),
     }

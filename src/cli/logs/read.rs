@@ -146,7 +146,7 @@ fn pattern(text: &str) -> Result<String, String> {
 }
 
 /// Microseconds since 1970.
-fn time(text: &str) -> Result<i64, String> {
+pub(super) fn time(text: &str) -> Result<i64, String> {
     let now = Timestamp::now();
     at(text, &now.to_zoned_datetime(TimeZone::system())).map(Timestamp::as_microsecond).ok_or_else(|| {
         "write how long ago (`30m`, `2h`, `1d`), or when: `15:00`, `2026-11-30`, `2026-11-30T15:00`, `2026-11-30T15:00:00Z`"
@@ -251,7 +251,7 @@ impl Source {
 }
 
 /// The whole paths of folders on this host, without links: whoever typed them may follow those.
-fn plain(folders: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
+pub(super) fn plain(folders: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     folders.iter().map(|path| path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))).collect()
 }
 

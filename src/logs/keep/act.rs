@@ -43,7 +43,7 @@ pub(super) fn close(dir: &OwnedFd, segment: &Segment) -> Result<(), Failure> {
     std::io::copy(&mut counted, &mut std::io::sink()).with_context(failed)?;
     fsync(&file).with_context(failed)?;
     let changed = Timestamp::from_second(stat.st_mtime).unwrap_or_default();
-    let unknown = Seal { begin: changed, end: changed, opened: None, closed: None };
+    let unknown = Seal { begin: changed, end: changed, opened: None, tag: None, closed: None };
     let seal = Seal::read(dir, &segment.name).unwrap_or(unknown);
     let closed = counted.tally.closed(Why::Left, Dropped::default());
     Seal { closed: Some(closed), ..seal }.replace(dir, &segment.name).with_context(failed)

@@ -33,7 +33,7 @@ fn begun(folder: &Path, path: &str, hour: i64, text: &str) -> Segment {
     let begin = moment(hour * 3_600);
     let period = Period { begin, end: moment((hour + 1) * 3_600), number: 0 };
     let dir = OwnedFd::from(File::open(folder).unwrap());
-    let mut segment = Segment::make(&dir, Path::new(path), period, Mode::from_raw_mode(0o644)).unwrap();
+    let mut segment = Segment::make(&dir, Path::new(path), period, Mode::from_raw_mode(0o644), None).unwrap();
     add(&mut segment, text);
     segment
 }

@@ -3,18 +3,18 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _, copy, sink};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use rustix::fs::{
-    Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Timespec, Timestamps, fadvise, fstat, fsync, futimens,
+    Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, fadvise, fstat, fsync, futimens,
     openat, renameat, renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
 
-use super::Done;
-use super::parcel::Parcel;
 use super::throttle::Throttled;
+use super::{Done, Known};
 use crate::failure::{Context as _, Failure};
+use crate::logs::parcel::Parcel;
 use crate::logs::segment::{name_of, parent};
 use crate::logs::tally::Counted;
 use crate::system::fs::open_folder;
@@ -30,20 +30,7 @@ pub(super) fn store(
     parcels: &[Parcel],
     done: Done<'_>,
 ) -> Result<(), Failure> {
-    let to = open_folder(target)?;
-    let looked = |what: &OwnedFd| fstat(what).with_context(|| format!("cannot look at {}", target.display()));
-    let place = looked(&to)?;
-    let not_mounted = |whose: &str| {
-        Failure::new(format!("{} is on the same file system as {whose}", target.display()))
-            .because("nothing is mounted there")
-            .hint("mount the storage first: a `mount` task before the `logs` task")
-    };
-    if place.st_dev == disk {
-        return Err(not_mounted("the logs"));
-    }
-    if place.st_dev == looked(&open_folder(Path::new("/"))?)?.st_dev {
-        return Err(not_mounted("`/`"));
-    }
+    let (to, place) = mounted(target, disk)?;
     for parcel in parcels {
         let failed = || format!("cannot write {}", target.join(&parcel.path).display());
         let stored = match put(&to, parcel, rate) {
@@ -56,13 +43,61 @@ pub(super) fn store(
             Err(error) => return Err(error).with_context(failed),
         };
         // Unmounted meanwhile, it would go with the mount.
-        let now = looked(&open_folder(target)?)?;
+        let now = look(target)?.1;
         if (now.st_dev, now.st_ino) != (place.st_dev, place.st_ino) {
             return Err(Failure::new(format!("{} is another directory than a moment ago", target.display())));
         }
         done(parcel, stored);
     }
     Ok(())
+}
+
+/// Opens a directory.
+fn look(target: &Path) -> Result<(OwnedFd, Stat), Failure> {
+    let to = open_folder(target)?;
+    let stat = fstat(&to).with_context(|| format!("cannot look at {}", target.display()))?;
+    Ok((to, stat))
+}
+
+/// Opens the directory where a storage is mounted.
+fn mounted(target: &Path, disk: u64) -> Result<(OwnedFd, Stat), Failure> {
+    let (to, place) = look(target)?;
+    let not_mounted = |whose: &str| {
+        Failure::new(format!("{} is on the same file system as {whose}", target.display()))
+            .because("nothing is mounted there")
+            .hint("mount the storage first: a `mount` task before the `logs` task")
+    };
+    if place.st_dev == disk {
+        return Err(not_mounted("the logs"));
+    }
+    if place.st_dev == look(Path::new("/"))?.1.st_dev {
+        return Err(not_mounted("`/`"));
+    }
+    Ok((to, place))
+}
+
+/// Looks for copies: see [`super::lengths`].
+pub(super) fn lengths(target: &Path, disk: u64, copies: &[Known]) -> Result<Vec<Option<u64>>, Failure> {
+    let (to, _) = mounted(target, disk)?;
+    let length = |copy: &Known| match length(&to, Path::new(&copy.path)) {
+        Ok(length) => Ok(Some(length)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::INVAL) => Ok(None),
+        Err(errno) => Err(errno).with_context(|| format!("cannot look at {}", target.join(&copy.path).display())),
+    };
+    copies.iter().map(length).collect()
+}
+
+/// The length of a plain file below a directory; no link is followed.
+fn length(to: &OwnedFd, path: &Path) -> Result<u64, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut dir = openat(to, ".", flags, Mode::empty())?;
+    for part in path.parent().into_iter().flat_map(Path::components) {
+        let Component::Normal(name) = part else { return Err(Errno::INVAL) };
+        dir = openat(&dir, name, flags, Mode::empty())?;
+    }
+    let stat = statat(&dir, name_of(path)?, AtFlags::SYMLINK_NOFOLLOW)?;
+    let is_plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    is_plain.then(|| u64::try_from(stat.st_size).unwrap_or(0)).ok_or(Errno::INVAL)
 }
 
 /// Stores one copy, its seal first. Returns `false` when another one is there.

@@ -1,7 +1,7 @@
 //! Stores copies of closed segments elsewhere, each once, and writes down in the [ledger](super::ledger) that it did.
 //!
 //! ```text
-//! [folder](super::folder): what has no copy yet -> [parcel]: opened, and checked against its seal -> [directory], [rsync], [objects]: sent, and compared
+//! [folder](super::folder): what has no copy yet -> [parcel](super::parcel): opened, and checked against its seal -> [directory], [rsync], [objects]: sent, and compared
 //! ```
 //!
 //! A copy is known by its name, which holds a random ID: one that is there already is compared and never written over. So what was sent by a
@@ -10,7 +10,6 @@
 
 mod directory;
 mod objects;
-mod parcel;
 mod rsync;
 mod throttle;
 
@@ -21,9 +20,9 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-use self::parcel::Parcel;
 use super::folder::{Folder, Piece, State};
 use super::ledger::{Entry, Event, Ledger};
+use super::parcel::Parcel;
 use super::policy::{Place, Policy, Shipping};
 use super::said::{Said, What};
 use super::target::Target;
@@ -60,6 +59,27 @@ struct Queue<'a> {
 /// # Errors
 /// The storage cannot be reached or written: what follows would fail as well.
 type Done<'a> = &'a mut dyn FnMut(&Parcel, Result<(), Failure>);
+
+/// A copy that the ledger tells of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Its path below the target.
+    pub(super) path: String,
+    /// Its length in bytes.
+    pub(super) bytes: u64,
+}
+
+/// Looks for copies at their storage, and returns the length of each in bytes; `None` for one that is not there. `disk` is that of the logs.
+///
+/// # Errors
+/// The storage cannot be reached or read.
+pub(super) fn lengths(shipping: &Shipping, disk: u64, copies: &[Known]) -> Result<Vec<Option<u64>>, Failure> {
+    match &shipping.to {
+        Target::Directory(path) => directory::lengths(path, disk, copies),
+        Target::Bucket(bucket, prefix) => objects::lengths((bucket, prefix), shipping, copies),
+        Target::Rsync(_) => rsync::lengths(shipping, copies),
+    }
+}
 
 /// Stores copies of all segments that have none and are closed, and compressed where the policy says so. Where `check` is set it only tells
 /// which. `say` hears of each, and of what cannot be done. Returns what still waits afterwards.
@@ -165,6 +185,7 @@ impl<'a> Queue<'a> {
                 }
                 Err(failure) => {
                     self.refused.push(number);
+                    let failure = failure.within("no copy of it is stored");
                     say(Said { path: self.path_of(number), what: What::Failed(failure) });
                 }
             }

@@ -3,10 +3,10 @@
 use std::io::Seek as _;
 use std::path::Path;
 
-use super::Done;
-use super::parcel::Parcel;
 use super::throttle::Throttled;
+use super::{Done, Known};
 use crate::failure::{Context as _, Failure};
+use crate::logs::parcel::Parcel;
 use crate::logs::policy::Shipping;
 use crate::system::object_store::{ObjectStore, Put, Sums};
 
@@ -17,12 +17,8 @@ pub(super) fn store(
     parcels: &[Parcel],
     done: Done<'_>,
 ) -> Result<(), Failure> {
-    let account = shipping.key.as_deref().ok_or_else(|| Failure::new("the file with the account is not declared"))?;
-    let store = ObjectStore::open(bucket, account)?;
-    let object = |path: &Path| {
-        let path = path.to_str().unwrap_or_default();
-        if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") }
-    };
+    let store = open(bucket, shipping)?;
+    let object = |path: &Path| object(prefix, path.to_str().unwrap_or_default());
     for parcel in parcels {
         // The seal first; one that is there already stays.
         let seal = parcel.seal.as_slice();
@@ -43,4 +39,24 @@ pub(super) fn store(
         done(parcel, stored);
     }
     Ok(())
+}
+
+/// Looks for copies: see [`super::lengths`].
+pub(super) fn lengths(
+    (bucket, prefix): (&str, &str),
+    shipping: &Shipping,
+    copies: &[Known],
+) -> Result<Vec<Option<u64>>, Failure> {
+    let store = open(bucket, shipping)?;
+    copies.iter().map(|copy| store.length(&object(prefix, &copy.path))).collect()
+}
+
+fn open(bucket: &str, shipping: &Shipping) -> Result<ObjectStore, Failure> {
+    let account = shipping.key.as_deref().ok_or_else(|| Failure::new("the file with the account is not declared"))?;
+    ObjectStore::open(bucket, account)
+}
+
+/// The name of the object of a file.
+fn object(prefix: &str, path: &str) -> String {
+    if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") }
 }

@@ -4,16 +4,16 @@
 //! fanli's own, with a link for each segment that leads to the descriptor which fanli has open. What arrived is compared by a second call, which reads
 //! both sides and sends nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, create_dir_all, remove_dir_all, write};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, symlink};
 use std::path::Path;
 use std::time::Duration;
 
-use super::Done;
-use super::parcel::Parcel;
+use super::{Done, Known};
 use crate::failure::{Context as _, Failure};
+use crate::logs::parcel::Parcel;
 use crate::logs::policy::Shipping;
 use crate::system::process::{Program, run_within};
 
@@ -23,6 +23,8 @@ const SILENCE: u32 = 60;
 const LIMIT: Duration = Duration::from_secs(12 * 3600);
 /// What is only half there stays in this directory beside it, and is gone on with.
 const PARTIAL: &str = ".fanli-partial";
+/// Where nothing is, and nothing can be written.
+const NOWHERE: &str = "/proc/self/fanli/nowhere/";
 /// rsync: some files could not be sent, or went away. What arrived is compared all the same.
 const PARTLY: [i32; 2] = [23, 24];
 
@@ -31,6 +33,21 @@ pub(super) fn store(shipping: &Shipping, stage: &Path, parcels: &[Parcel], done:
     let stored = Stage::make(stage, parcels).and_then(|stage| stage.store(shipping, parcels, done));
     let _ = remove_dir_all(stage);
     stored
+}
+
+/// Looks for copies: see [`super::lengths`]. It is a call that would fetch them, into a directory which is not there.
+pub(super) fn lengths(shipping: &Shipping, copies: &[Known]) -> Result<Vec<Option<u64>>, Failure> {
+    let list = copies.iter().flat_map(|copy| copy.path.bytes().chain([0])).collect();
+    let fetch = Stage { dir: Path::new("/"), list }.rsync(shipping);
+    let fetch = fetch.args(["--dry-run", "--ignore-times", "--8-bit-output", "--out-format=%l %n"]);
+    let told = run(&fetch.args([&format!("{}/", shipping.to), NOWHERE]))?;
+    // One that is not there is a failure for rsync.
+    let told = if PARTLY.contains(&told.code) { told } else { told.expect_success()? };
+    let text = told.stdout.text();
+    let lengths = text.lines().filter_map(|line| line.split_once(' '));
+    let lengths: BTreeMap<&str, u64> =
+        lengths.filter_map(|(length, path)| Some((path, length.parse().ok()?))).collect();
+    Ok(copies.iter().map(|copy| lengths.get(copy.path.as_str()).copied()).collect())
 }
 
 /// The directory that rsync sends.

@@ -1,4 +1,4 @@
-//! A segment that is about to be stored elsewhere: open, and found to be what its seal says.
+//! A closed segment, open for reading, and found to be what its seal says.
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, copy, sink};
@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rustix::fs::Stat;
 
+use super::codec::Codec;
+use super::folder::{Folder, open_file};
+use super::seal::{self, Seal};
+use super::tally::Counted;
 use crate::failure::{Context as _, Failure};
-use crate::logs::folder::{Folder, open_file};
-use crate::logs::seal::{self, Seal};
-use crate::logs::tally::Counted;
 
 /// An open segment.
 pub(super) struct Parcel {
@@ -44,21 +45,30 @@ impl Parcel {
     /// # Errors
     /// It is no plain file of the folder's owner; it has changed since it was closed; its name is none that can be sent.
     pub(super) fn open(folder: &Folder, number: usize) -> Result<Self, Failure> {
+        let packed = folder.segments.get(number).and_then(|segment| segment.packed);
+        Self::open_as(folder, number, packed)
+    }
+
+    /// Opens the file that was compressed like this, or was not: since the folder was looked at it may have been.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_as(folder: &Folder, number: usize, packed: Option<Codec>) -> Result<Self, Failure> {
         let segment = folder.segments.get(number).ok_or_else(|| Failure::new("there is no such segment"))?;
         let name = &segment.name;
         let path_below = folder.below(segment.dir, name);
         if path_below.to_str().is_none_or(|path| path.chars().any(char::is_control)) {
-            return Err(Failure::new("is not stored: its name holds a control character"));
+            return Err(Failure::new("its name holds a control character: no storage takes it"));
         }
         let dir = folder.open(segment.dir).with_context(|| format!("cannot open the directory of {name}"))?;
-        let file_name = segment.packed.map_or_else(|| name.clone(), |codec| format!("{name}{}", codec.extension()));
+        let file_name = packed.map_or_else(|| name.clone(), |codec| format!("{name}{}", codec.extension()));
         let (file, stat) = open_file(&dir, &file_name)?;
         let Some(seal @ Seal { closed: Some(closed), .. }) = &Seal::read(&dir, name) else {
             return Err(Failure::new(format!("{name} is not closed")));
         };
         let failed = || format!("cannot read {file_name}");
         let mut raw = Counted::new(&file);
-        let lines = match segment.packed {
+        let lines = match packed {
             None => None,
             Some(codec) => {
                 // No further than one byte more than it should have: it may have been made to become endless.
@@ -71,7 +81,7 @@ impl Parcel {
         copy(&mut raw, &mut sink()).with_context(failed)?;
         let of_lines = lines.as_ref().unwrap_or(&raw.tally);
         if of_lines.bytes != closed.bytes || of_lines.sha256() != closed.sha256 {
-            return Err(Failure::new(format!("{file_name} is not as its seal says, and is not stored"))
+            return Err(Failure::new(format!("{file_name} is not as its seal says"))
                 .because(if of_lines.bytes == closed.bytes {
                     "its lines have another SHA-256".to_owned()
                 } else {

@@ -1,0 +1,193 @@
+//! `fanli logs audit`: whether every log file is accounted for, from its seal to its copy; for people and for a monitor.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use super::super::asking::{Ended, FORKS, Reaching, as_json, hosts_of};
+use super::super::{complain, exit, print, request};
+use super::read::{plain, time};
+use crate::coordinator::ask::log_audit;
+use crate::failure::Failure;
+use crate::logs::audit::{Amount, Audit, Copies, Happened, Scope, Wrong};
+use crate::report::harmless;
+use crate::resource::log_audit::Audits;
+use crate::visible::{count, rough_size};
+use crate::watch::probe;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Args {
+    /// The playbook whose hosts are asked over ssh; or folders on this host. Without either: the folders that
+    /// `logs` tasks have declared on this host
+    #[arg(value_name = "FILE|FOLDER")]
+    from: Vec<PathBuf>,
+
+    #[command(flatten)]
+    given: request::Given,
+
+    /// Take only files whose period ended at this time or later: `30d` ago, `15:00` today, `2026-11-30`
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    since: Option<i64>,
+
+    /// Take only this file, and tell all that happened to it: a name as `fanli logs grep --json` gives it
+    #[arg(long, value_name = "NAME")]
+    file: Option<String>,
+
+    /// Print JSON; with a playbook a map from the host's name to that, or to `unknown` with the reason
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    reach: Reaching,
+}
+
+pub(super) fn run(args: &Args) -> ExitCode {
+    let are_folders = args.from.iter().all(|path| path.is_dir());
+    match args.from.as_slice() {
+        [file] if !are_folders => of_playbook(args, file.clone()),
+        folders if are_folders => of_this_host(args, folders),
+        _ => Err("give one playbook, or folders on this host".to_owned().into()),
+    }
+    .unwrap_or_else(|Ended(code)| code)
+    .into()
+}
+
+impl Args {
+    fn scope(&self) -> Scope {
+        let ago = |at: i64| {
+            let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(u64::try_from(at).unwrap_or(0)));
+            at.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
+        };
+        Scope { since: self.since.map(ago), segment: self.file.clone() }
+    }
+}
+
+fn of_this_host(args: &Args, folders: &[PathBuf]) -> Result<u8, Ended> {
+    if !args.given.is_empty() {
+        return Err("`--env` and `--set` go with a playbook".to_owned().into());
+    }
+    let state_dir = args.reach.state_dir.clone().map(PathBuf::from);
+    let probe = probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir));
+    let found = Audits::look(&probe, &plain(folders)?, &args.scope())?;
+    print(&if args.json { format!("{:#}\n", json!(found)) } else { shown(&found) });
+    Ok(if found.folders.iter().all(Audit::is_good) { exit::OK } else { exit::FAILED })
+}
+
+fn of_playbook(args: &Args, file: PathBuf) -> Result<u8, Ended> {
+    let hosts = hosts_of(&request::Playbook { file, given: args.given.clone() })?;
+    if std::io::stderr().is_terminal() {
+        complain(&format!("{} read all their files; this may take a while", count(hosts.len(), "host")));
+    }
+    let found = args.reach.ask::<_, Ended>(|reach| log_audit(hosts, args.scope(), reach, FORKS))?;
+    print(&if args.json { as_json(&found) } else { all_shown(&found) });
+    let good = |found: &Audits| found.folders.iter().all(Audit::is_good);
+    Ok(match (found.values().any(Result::is_err), found.values().flatten().all(good)) {
+        (true, _) => exit::UNREACHABLE,
+        (false, false) => exit::FAILED,
+        (false, true) => exit::OK,
+    })
+}
+
+/// Each host's name, and below it what the host itself would say.
+fn all_shown(found: &BTreeMap<String, Result<Audits, Failure>>) -> String {
+    let mut text = String::new();
+    for (name, found) in found {
+        let said = match found {
+            Ok(found) => shown(found),
+            Err(failure) => format!("unknown: {}\n", harmless(&failure.to_string())),
+        };
+        let _ = writeln!(text, "{name}");
+        for line in said.lines() {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    text
+}
+
+fn shown(found: &Audits) -> String {
+    if found.folders.is_empty() {
+        return "no `logs` task has declared a folder\n".to_owned();
+    }
+    found.folders.iter().map(folder_shown).collect()
+}
+
+fn folder_shown(audit: &Audit) -> String {
+    let Audit {
+        path,
+        whole,
+        writing,
+        left,
+        dropped_lines,
+        dropped_bytes,
+        copies,
+        events,
+        findings,
+        more_findings,
+        trouble,
+    } = audit;
+    let mut text = format!("{}  {} intact", harmless(path), amount(*whole));
+    for (number, what) in [(*writing, "being written"), (*left, "left by writers that were killed")] {
+        if number > 0 {
+            let _ = write!(text, "; {number} {what}");
+        }
+    }
+    text.push('\n');
+    if let Some(copies) = copies {
+        text.push_str(&copies_shown(copies));
+    }
+    if *dropped_lines > 0 {
+        let _ =
+            writeln!(text, "  LOST     {} ({}) left out", count(*dropped_lines, "line"), rough_size(*dropped_bytes));
+    }
+    let mut last = "";
+    for Happened { segment, at, event, detail } in events {
+        if last != segment {
+            last = segment;
+            let _ = writeln!(text, "  {}", harmless(segment));
+        }
+        let _ = writeln!(text, "    {}", harmless(&format!("{at}  {event:7}  {detail}")));
+    }
+    for finding in findings {
+        let word = match finding.wrong {
+            Wrong::Changed => "CHANGED",
+            Wrong::Gone => "GONE",
+            Wrong::NoCopy => "NO COPY",
+        };
+        let _ = writeln!(text, "  {word:8} {}", harmless(&format!("{}: {}", finding.segment, finding.why)));
+    }
+    if *more_findings > 0 {
+        let _ = writeln!(text, "  … and {more_findings} more");
+    }
+    for why in trouble {
+        let _ = writeln!(text, "  wrong    {}", harmless(why));
+    }
+    text
+}
+
+fn copies_shown(copies: &Copies) -> String {
+    let Copies { to, stored, found, waiting, removed, lost } = copies;
+    let there = match found {
+        None => "not looked at".to_owned(),
+        Some(found) if *found == stored.files => "all there".to_owned(),
+        Some(found) => format!("{found} of them there"),
+    };
+    let mut text = format!("  copies   {} at {}, {there}\n", amount(*stored), harmless(to));
+    for (number, what) in [(waiting, "without a copy yet"), (removed, "removed by limits, each with a copy")] {
+        if number.files > 0 {
+            let _ = writeln!(text, "           {} {what}", amount(*number));
+        }
+    }
+    if lost.files > 0 {
+        let _ = writeln!(text, "  LOST     {} removed by limits without a copy", amount(*lost));
+    }
+    text
+}
+
+fn amount(amount: Amount) -> String {
+    format!("{} ({})", count(amount.files, "file"), count(amount.lines, "line"))
+}
