@@ -42,6 +42,13 @@ pub fn evaluate(expr: &Expr, scope: &Map) -> Result<Value, EvalError> {
         ExprKind::Unary(UnaryOp::Not, inner) => Ok(Value::Bool(!condition(inner, scope)?)),
         ExprKind::Unary(UnaryOp::Minus, inner) => {
             let value = evaluate(inner, scope)?;
+            if !matches!(value, Value::Int(_) | Value::Float(_)) {
+                let message = format!("`-` stands before a number, not before a {}", value.type_name());
+                let mut error = EvalError::new(expr.span, message);
+                error.help = matches!(value, Value::Duration(_) | Value::Size(_) | Value::Percent(_))
+                    .then(|| format!("a {} is never below 0", value.type_name()));
+                return Err(error);
+            }
             jinja("-a", &[("a", outward(&value))], expr.span)
         }
         ExprKind::Binary(BinaryOp::And, left, right) => {
@@ -184,7 +191,8 @@ fn filter(
         context.push((format!("n{index}"), outward(&evaluate(arg, scope)?)));
         written.push(format!("{}=n{index}", key.text));
     }
-    jinja(&format!("a|{}({})", name.text, written.join(",")), &context, span)
+    let source = format!("a|{}({})", name.text, written.join(","));
+    jinja(&source, &context, span).map_err(|error| self::named("filter", &name.text, error))
 }
 
 fn test(input: &Expr, name: &Name, negated: bool, args: &[Expr], scope: &Map, span: Span) -> Result<Value, EvalError> {
@@ -201,7 +209,20 @@ fn test(input: &Expr, name: &Name, negated: bool, args: &[Expr], scope: &Map, sp
     }
     let args = if written.is_empty() { String::new() } else { format!("({})", written.join(",")) };
     let not = if negated { "not " } else { "" };
-    jinja(&format!("a is {not}{}{args}", name.text), &context, span)
+    let source = format!("a is {not}{}{args}", name.text);
+    jinja(&source, &context, span).map_err(|error| self::named("test", &name.text, error))
+}
+
+/// An error that does not say itself which filter or test has a wrong number of arguments.
+fn named(what: &str, name: &str, mut error: EvalError) -> EvalError {
+    let wrong = match error.message.as_str() {
+        "missing argument" => "needs another argument",
+        "too many arguments" => "takes fewer arguments",
+        _ => return error,
+    };
+    error.message = format!("the {what} `{name}` {wrong}");
+    error.help.get_or_insert_with(|| "grammar/GRAMMAR.md shows every filter and test with its arguments".to_owned());
+    error
 }
 
 fn is_path(expr: &Expr) -> bool {

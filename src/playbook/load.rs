@@ -183,6 +183,8 @@ impl Loader<'_> {
             ));
         }
         String::from_utf8(bytes).map(|text| Read::Text(text, id)).map_err(|error| {
+            // Notepad and PowerShell write UTF-16, with a mark at its begin.
+            let utf16 = [[0xFF, 0xFE], [0xFE, 0xFF]].iter().any(|mark| error.as_bytes().starts_with(mark));
             let from = error.utf8_error().valid_up_to();
             let byte = error.as_bytes().get(from).copied().unwrap_or_default();
             // Shown with a stand-in for what is no character; everything before keeps its place.
@@ -190,7 +192,8 @@ impl Loader<'_> {
             let start = u32::try_from(from).unwrap_or(u32::MAX);
             let span = Span { file: self.sources.add(path, &text), start, end: start + 3 };
             let error = Diagnostic::new(span, format!("the file is not UTF-8: the byte 0x{byte:02X} is no character"));
-            Box::new(error.help("save it as UTF-8; from Latin-1: `iconv -f latin1 -t utf-8`"))
+            let (name, from) = if utf16 { ("UTF-16", "utf-16") } else { ("Latin-1", "latin1") };
+            Box::new(error.help(format!("save it as UTF-8; from {name}: `iconv -f {from} -t utf-8`")))
         })
     }
 

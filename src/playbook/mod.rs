@@ -9,6 +9,7 @@ mod find;
 mod load;
 pub mod model;
 mod names;
+mod other_words;
 mod resolve;
 mod rollouts;
 mod set;

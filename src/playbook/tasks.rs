@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::blocks::{push_once, statements};
 use super::model::{Binding, COMMON, Common, RoleCall, StepDef, Task};
+use super::other_words;
 use super::resolve::{RESERVED, own_name};
 use crate::diagnostic::Diagnostic;
 use crate::resource::{ParamType, Schema, kinds};
@@ -113,7 +114,10 @@ fn task(block: &Block, roles: &BTreeSet<String>, errors: &mut Vec<Diagnostic>) -
         _ => {
             let names = || kinds::schemas().iter().map(|schema| schema.name).chain(roles.iter().map(String::as_str));
             let error = Diagnostic::new(block.word.span, format!("there is no kind of task and no role `{word}`"));
-            let error = error.suggest(word, names().chain(BODY_WORDS));
+            let error = match other_words::for_kind(word) {
+                Some(help) => error.help(help),
+                None => error.suggest(word, names().chain(BODY_WORDS)),
+            };
             let help = "`fanli doc` lists the kinds";
             let lone = block.label.is_none() && block.body.is_none();
             errors.push(match error.help.is_empty() {
@@ -249,7 +253,10 @@ fn common_or_unknown(
         other => {
             let known = || schema.fields.iter().map(|field| field.name).chain(COMMON.iter().map(|(name, ..)| *name));
             let error = Diagnostic::new(name.span, format!("`{}` has no parameter `{other}`", schema.name));
-            let error = error.suggest(other, known());
+            let error = match other_words::for_parameter(other) {
+                Some(help) => error.help(help),
+                None => error.suggest(other, known()),
+            };
             let all =
                 format!("it has {}; `fanli doc {}` tells more", known().collect::<Vec<_>>().join(", "), schema.name);
             errors.push(if error.help.is_empty() { error.help(all) } else { error });

@@ -201,6 +201,21 @@ fn not_run() -> Map {
     ])
 }
 
+fn not_a_line(line: &str) -> String {
+    let words: Vec<String> = line.split_whitespace().map(|word| format!("\"{word}\"")).collect();
+    format!("is a list of words, not a line: [{}]", words.join(", "))
+}
+
+/// A container's program, which the image may have instead.
+pub(super) fn check_program(field: &str, argv: &[String]) -> Result<(), ArgError> {
+    match argv {
+        [line] if line.contains(char::is_whitespace) => {
+            Err(ArgError::new(field, format!("{}; for a line: [\"sh\", \"-c\", \"…\"]", not_a_line(line))))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A program's own words, or a guard's.
 pub(super) fn check_argv(field: &str, argv: &[String]) -> Result<(), ArgError> {
     let wrong = |message: &str| Err(ArgError::new(field, message));
@@ -208,11 +223,7 @@ pub(super) fn check_argv(field: &str, argv: &[String]) -> Result<(), ArgError> {
         [] => wrong("is empty: the first word is the program"),
         [first, ..] if first.is_empty() => wrong("begins with an empty word: the first is the program"),
         [line] if line.contains(char::is_whitespace) && !line.starts_with('/') => {
-            let words: Vec<String> = line.split_whitespace().map(|word| format!("\"{word}\"")).collect();
-            Err(ArgError::new(
-                field,
-                format!("is a list of words, not a line: [{}]; lines are for `shell`", words.join(", ")),
-            ))
+            Err(ArgError::new(field, format!("{}; lines are for `shell`", not_a_line(line))))
         }
         words if words.iter().any(|word| word.contains('\0')) => wrong("holds a NUL"),
         _ => Ok(()),

@@ -213,8 +213,7 @@ impl ParamType {
                 if words.contains(&text.as_str()) {
                     return Ok(());
                 }
-                let near = crate::diagnostic::nearest(text, words.iter().copied());
-                let hint = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+                let hint = meant(text, words).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
                 return Err(format!("`{text}` is none of {}{hint}", words.join(", ")));
             }
             (Self::Call(names) | Self::Step(names), Value::Call(call)) => names.contains(&call.name.as_str()),
@@ -241,6 +240,19 @@ impl ParamType {
     }
 }
 
+/// The word of a choice that another word means, or is near to.
+fn meant<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
+    let same = match text {
+        "started" | "start" | "up" | "on" => "running",
+        "stop" | "down" | "off" => "stopped",
+        "latest" | "installed" | "file" | "directory" | "touch" => "present",
+        "removed" | "deleted" | "uninstalled" => "absent",
+        other => other,
+    };
+    let word = words.iter().copied().find(|word| *word == same);
+    word.or_else(|| crate::diagnostic::nearest(text, words.iter().copied()))
+}
+
 impl ParamType {
     /// Whether it is a choice (or a list of them) with that word.
     pub fn has_word(self, word: &str) -> bool {
@@ -257,8 +269,7 @@ impl ParamType {
         Some(match (self, value) {
             (Self::List(item), _) => return item.advice(value),
             (Self::Choice(words), Value::Str(text)) => {
-                let near = crate::diagnostic::nearest(text, words.iter().copied())?;
-                format!("did you mean `{near}`?")
+                format!("did you mean `{}`?", meant(text, words)?)
             }
             (Self::Choice(words), _) => format!("write one of these words, without quotes: {}", words.join(", ")),
             (Self::Mode, Value::Int(number)) if is_octal(&number.to_string()) => {

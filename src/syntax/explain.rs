@@ -1,6 +1,7 @@
 //! What is wrong where pest could not go on, in the words of the language. Habits from YAML, HCL, shells and other languages
 //! get the right form named.
 
+use super::characters::{looks_like, narrow};
 use super::grammar::Rule;
 use super::literal::short;
 use crate::diagnostic::Diagnostic;
@@ -85,6 +86,22 @@ impl Stop<'_> {
         self.before.is_empty() || self.before.trim_end().ends_with('{')
     }
 
+    /// What stands before the place within the innermost braces, brackets or commas.
+    fn inner(&self) -> &str {
+        self.before.rsplit(['{', '(', '[', ',']).next().unwrap_or("")
+    }
+
+    /// Whether the place is in a value that is set.
+    fn in_value(&self) -> bool {
+        self.inner().contains('=')
+    }
+
+    /// Whether the place is in a condition.
+    fn in_condition(&self) -> bool {
+        let inner = self.inner().trim_start();
+        inner.starts_with("when ") || inner.contains(" if ")
+    }
+
     fn wants(&self, rules: &[Rule]) -> bool {
         self.expected.iter().any(|rule| rules.contains(rule))
     }
@@ -150,7 +167,19 @@ fn other_languages(stop: &Stop) -> Option<Said> {
             ),
         );
     }
-    if rest.starts_with(':') && !rest.starts_with("::") {
+    if let Some(plain) = narrow(word(rest)).filter(|plain| !rest.starts_with(|c: char| plain.starts_with(c))) {
+        let text = word(rest);
+        return say(
+            text.len(),
+            format!("`{}` is written with full-width characters", short(text)),
+            format!("write `{}`", short(&plain)),
+        );
+    }
+    if rest.starts_with(':') && !rest.starts_with("::") && !stop.in_value() {
+        if let Some(key) = before.strip_suffix('"').and_then(|head| head.rsplit('"').next()) {
+            let key = if is_name(key) { key } else { "name" };
+            return say(1, "a key of a map is a name, and `=` follows it", format!("write `{{ {key} = … }}`"));
+        }
         let value = short(rest.trim_start_matches([':', '=']).trim());
         let name = before.rsplit([' ', '\t', '{', ',', '(']).next().unwrap_or("").trim();
         if is_name(name) || is_name(before.trim()) {
@@ -173,6 +202,9 @@ fn other_languages(stop: &Stop) -> Option<Said> {
         let back = usize::from(!rest.starts_with("=="));
         let said = say(2 - back, "`==` compares; it does not set", format!("one `=` sets a value: `{name} = …`"));
         return said.map(|said| said.from(back));
+    }
+    if rest.starts_with('=') && stop.in_condition() && !before.trim_end().ends_with('=') {
+        return say(1, "`=` sets a value; it does not compare", "two values are compared by `==`");
     }
     if rest.starts_with("=>") {
         return say(2, "a key and its value are joined by `=`, not `=>`", "write `key = value`");
@@ -322,8 +354,15 @@ fn names(stop: &Stop) -> Option<Said> {
         let head = before.get(start..).unwrap_or("");
         let tail =
             rest.get(..rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())).unwrap_or("");
-        let message = format!("`{}` is not a name", short(&format!("{head}{tail}")));
-        let said = say(tail.len(), message, "names have the letters a to z, digits and `_`; a text stands in quotes");
+        let whole = format!("{head}{tail}");
+        let message = format!("`{}` is not a name", short(&whole));
+        let latin: String = whole.chars().map(|c| looks_like(c).unwrap_or(c)).collect();
+        let help = if is_name(&latin) {
+            format!("`{c}` in it is U+{:04X} and only looks like a Latin letter: write `{latin}`", u32::from(c))
+        } else {
+            "names have the letters a to z, digits and `_`; a text stands in quotes".to_owned()
+        };
+        let said = say(tail.len(), message, help);
         return said.map(|said| said.from(head.len()));
     }
     let here = word(rest);
@@ -366,6 +405,13 @@ fn names(stop: &Stop) -> Option<Said> {
 fn layout(stop: &Stop, head: &str) -> Option<Said> {
     let Stop { before, rest, .. } = *stop;
     let c = rest.chars().next();
+    if head.trim().is_empty() && matches!(c, Some('{' | '[')) {
+        return say(
+            1,
+            "this looks like JSON; fanli reads playbooks of its own language",
+            "`fanli doc playbook` shows a whole one",
+        );
+    }
     if stop.at_start() && c == Some('{') && before.is_empty() {
         let last = head.trim_end().rsplit('\n').next().unwrap_or("").trim();
         return say(1, "the `{` of a block stands on the block's first line", format!("write `{} {{`", short(last)));

@@ -6,8 +6,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::grammar::Rule;
-use crate::value::Value;
+use crate::value::{Value, show_duration, show_size};
 use crate::visible::shortened;
+
+/// The units of sizes.
+const SIZES: [&str; 9] = ["B", "KB", "MB", "GB", "TB", "KiB", "MiB", "GiB", "TiB"];
 
 /// What is wrong with a literal, and the way out.
 #[derive(Debug, PartialEq, Eq)]
@@ -219,6 +222,8 @@ fn unknown(text: &str) -> Wrong {
             format!("`{shown}` is neither a whole number nor an address"),
             format!("there are no fractions; a version is text: `\"{shown}\"`. `1500ms` is one and a half seconds"),
         )
+    } else if let Some(whole) = without_fraction(text) {
+        (format!("`{shown}`: there are no fractions"), format!("write `{whole}`"))
     } else if rest.starts_with('.') {
         (format!("`{shown}` is not a number"), format!("text is written in quotes: `\"{shown}\"`"))
     } else if rest.starts_with(':') {
@@ -242,6 +247,24 @@ fn unknown(text: &str) -> Wrong {
         (format!("`{shown}` is not a number with a unit that fanli knows"), help)
     };
     Wrong { message, help: Some(help) }
+}
+
+/// How a duration or a size with a fraction is written in whole numbers: `1.5h` as `1h30m`; `None` for anything else.
+fn without_fraction(text: &str) -> Option<String> {
+    let (whole, rest) = text.split_once('.')?;
+    let (fraction, unit) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit())?)?;
+    let is_time = ["ms", "s", "m", "h", "d"].contains(&unit);
+    let one = format!("1{unit}");
+    let units = match if is_time { duration(&one) } else { size(&one) } {
+        Ok(Value::Duration(time)) => u64::try_from(time.as_millis()).ok()?,
+        Ok(Value::Size(bytes)) if SIZES.contains(&unit) => bytes,
+        _ => return None,
+    };
+    let parts = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let part = fraction.parse::<u64>().ok()?.checked_mul(units)?;
+    let total = whole.parse::<u64>().ok()?.checked_mul(units)?.checked_add(part / parts)?;
+    let exact = part.is_multiple_of(parts) && total > 0;
+    exact.then(|| if is_time { show_duration(Duration::from_millis(total)) } else { show_size(total) })
 }
 
 /// A text fit for a message: its first 60 characters.

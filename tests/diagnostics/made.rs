@@ -51,6 +51,11 @@ fn playbooks() -> Vec<(&'static str, Vec<u8>)> {
         ("roles_that_double", roles(40, 2)),
         ("bytes_not_utf8", around(b"directory \"/srv/caf\xe9\" { mode = 0755 }")),
         ("bytes_utf16", "play \"web\"\n".encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        (
+            "bytes_utf16_mark",
+            [b"\xff\xfe".as_slice(), &"play \"web\"\n".encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()]
+                .concat(),
+        ),
         ("bytes_nul", text("directory \"/srv/a\0b\" { mode = 0755 }")),
         ("bytes_escape", text("directory \"/srv/\u{1b}[2Ja\" { mode = 0755 }")),
         ("bytes_byte_order_mark", [b"\xef\xbb\xbf", around(b"directory \"/srv/a\"").as_slice()].concat()),

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use self::place::Place;
 use self::spec::{Cpus, HOST_CAPABILITIES, SPEC_FIELDS};
+use super::action::check_program;
 use super::param::Size;
 use super::{ArgError, Observed, Param, Resource};
 use crate::change::{Change, Datum, Fields, State, Verb};
@@ -296,6 +297,9 @@ impl Resource for Container {
             Some(image) => image_name(image).map(drop).map_err(|message| ArgError::new("image", message))?,
             None if self.state == RunState::Absent => {}
             None => return Err(ArgError::new("image", "is required")),
+        }
+        for (field, program) in [("command", &self.command), ("entrypoint", &self.entrypoint)] {
+            check_program(field, program.as_deref().unwrap_or_default())?;
         }
         if let Some(hostname) = &self.hostname {
             container_name(hostname)
