@@ -22,6 +22,30 @@ fn every_example_is_a_formatted_task_of_its_kind() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// What `fanli doc` shows is right as it stands, in a play of a host, beside what it says that it presumes.
+#[test]
+fn every_example_passes_a_check() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("templates")).unwrap();
+    std::fs::write(folder.path().join("templates/example.conf"), "a line\n").unwrap();
+    let mut wrong = Vec::new();
+    for schema in schemas() {
+        let path = folder.path().join(format!("{}.fp", schema.name));
+        let text = format!(
+            "hosts web {{ host \"localhost\" {{ connection = local }} }}\n\
+             network \"example-lan\" {{ mode = macvlan  parent = \"eth0\"  subnet = 10.77.9.0/24 }}\n\
+             play \"example\" on hosts.web {{\n{}\n}}\n",
+            schema.example
+        );
+        std::fs::write(&path, text).unwrap();
+        let done = std::process::Command::new(crate::common::fanli()).arg("check").arg(&path).output().unwrap();
+        if !done.status.success() {
+            wrong.push(String::from_utf8(done.stderr).unwrap());
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Shipped playbooks are written as `fanli fmt` writes them, and are right for every environment beside them.
 #[test]
 fn every_shipped_playbook_is_formatted_and_checked_for_each_environment() {

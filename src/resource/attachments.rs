@@ -24,7 +24,7 @@ const MOST_STATUS: u64 = 8 << 20;
 crate::kind! {
     /// Looks at what is attached to a host's containers, whether its watcher runs, and what their refreshers say; changes nothing.
     ///
-    /// With `register` later tasks see what it found. `fanli status PLAYBOOK` shows the same for all hosts.
+    /// After `attachments as seen` later tasks see what it found. `fanli status PLAYBOOK` shows the same for all hosts.
     pub struct Attachments = "attachments" {
         /// Only those of these containers; all by default.
         containers: Vec<String> = Vec::new(),
@@ -35,7 +35,7 @@ crate::kind! {
         "rollout": "what the kind `slots` gives, where there are slots",
         "refreshers": "where a `fanli refresh` runs in a container: `seen`, each with `container`, `directory`, `loaded` (whether its program has what stands there), and when something is wrong `trouble`, `since`; `unseen` (why containers could not be looked at)",
     }
-    example r#"attachments { register = "seen" }"#
+    example "attachments as seen"
 }
 
 /// What became of one attachment.

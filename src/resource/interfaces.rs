@@ -17,7 +17,7 @@ use crate::value::Map;
 crate::kind! {
     /// Looks at the interfaces of a host and of its running containers, and changes nothing.
     ///
-    /// With `register` later tasks see what it found: links with their addresses, MACs and aliases, what fanli remembers of each
+    /// After `interfaces as seen` later tasks see what it found: links with their addresses, MACs and aliases, what fanli remembers of each
     /// attachment, the routes over fanli's own links, the daemon's networks. `fanli net list` shows the same for all hosts.
     pub struct Interfaces = "interfaces" {
         /// Only these containers; all by default.
@@ -34,7 +34,7 @@ crate::kind! {
         "answers": "for each of `ask` that could be asked for: `address`, and `mac` of whoever has it",
         "networks": "Docker's own networks: `name`, `driver`, `subnets`, `parent`",
     }
-    example r#"interfaces { register = "seen" }"#
+    example "interfaces as seen"
 }
 
 /// What a host shows of its network.

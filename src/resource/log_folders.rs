@@ -14,7 +14,7 @@ use crate::value::Map;
 crate::kind! {
     /// Looks at the folders of log files that `logs` tasks have declared on a host, and changes nothing.
     ///
-    /// With `register` later tasks see what it found. `fanli logs status PLAYBOOK` shows the same for all hosts.
+    /// After `log_folders as seen` later tasks see what it found. `fanli logs status PLAYBOOK` shows the same for all hosts.
     pub struct LogFolders = "log_folders" {
         /// Only these; all by default.
         folders: Vec<String> = Vec::new(),
@@ -22,7 +22,7 @@ crate::kind! {
     results {
         "folders": "each has `path`, `files`, `bytes`, `free` (bytes on its disk), `writing` (how many files are), `dropped_lines` and `dropped_bytes` (left out in the last day), with `ship` also `copies`: `to`, `waiting`, `bytes`, `oldest`; and `trouble` where something could not be looked at",
     }
-    example r#"log_folders { register = "seen" }"#
+    example "log_folders as seen"
 }
 
 /// The declared folders of a host.

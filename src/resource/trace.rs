@@ -31,16 +31,14 @@ crate::kind! {
         "first_wrong": "the first thing that is wrong, in one sentence; null when nothing is",
     }
     example r#"# presumes the node "fanli-example" with the interface that `attach` declares
-trace {
-  attach = {
-    network   = "example-lan"
-    container = "fanli-example"
-    parent    = "eth0"
-    subnet    = 10.77.9.0/24
-    address   = 10.77.9.2
-  }
-  to     = 10.77.9.1
-}"#
+interface = {
+  network   = "example-lan"
+  container = "fanli-example"
+  parent    = "eth0"
+  subnet    = 10.77.9.0/24
+  address   = 10.77.9.2
+}
+trace interface as seen { to = 10.77.9.1 }"#
 }
 
 /// One thing on the way.

@@ -14,7 +14,7 @@ crate::kind! {
     /// Looks at the slots of a host, at the containers that rollouts make anew, at the servers that they have taken out of traffic, and
     /// whether rollouts are halted; changes nothing.
     ///
-    /// With `register` later tasks see what it found. `fanli rollout status` and `fanli status` show the same.
+    /// After `slots as seen` later tasks see what it found. `fanli rollout status` and `fanli status` show the same.
     pub struct Slots = "slots" {
         /// Only these slots; all that a rollout ever switched by default.
         paths: Vec<String> = Vec::new(),
@@ -25,7 +25,7 @@ crate::kind! {
         "out": "servers of the host's balancers that rollouts have left out of traffic, each with `server`, `rollout`, `since`, `left` (no run is at work that would bring it back), and where there is one `state` (that the balancer tells), `trouble`",
         "halted": "where rollouts are halted: `why`, `by`, `since`",
     }
-    example r#"slots { register = "seen" }"#
+    example "slots as seen"
 }
 
 /// One slot.
