@@ -131,7 +131,7 @@ fn mode(text: &str) -> Result<u32, String> {
 }
 
 fn tag(text: &str) -> Result<String, String> {
-    let fits = (1..=200).contains(&text.len()) && !text.contains(char::is_control);
+    let fits = text.len() <= 200 && !text.contains(char::is_control);
     if fits { Ok(text.to_owned()) } else { Err("up to 200 bytes without control characters".to_owned()) }
 }
 
@@ -168,7 +168,7 @@ pub(super) fn run(args: Args) -> ExitCode {
         size: args.size,
         latest: (!args.no_latest).then_some(args.latest),
         mode: args.mode,
-        tag: args.tag,
+        tag: args.tag.filter(|tag| !tag.is_empty()),
         spool: usize::try_from(args.spool).unwrap_or(usize::MAX),
         on_full: match args.on_full {
             Full::Block => OnFull::Block,

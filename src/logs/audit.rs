@@ -12,11 +12,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::codec::Codec;
-use super::folder::{Folder, State};
+use super::folder::{Folder, Segment, State, is_plain_file};
 use super::ledger::{Entry, Event, Key, Ledger, key, month};
 use super::parcel::Parcel;
 use super::policy::{Place, Shipping};
-use super::seal::Seal;
+use super::seal::{Seal, Why, sum};
 use super::ship::{Known, lengths};
 use crate::failure::Failure;
 use crate::visible::count;
@@ -38,6 +38,8 @@ pub struct Audit {
     pub writing: usize,
     /// How many segments were left by writers that were killed, and are not closed yet.
     pub left: usize,
+    /// How many files have no seal: nothing is known of them.
+    pub unsealed: usize,
     /// The lines that writers have left out, by the seals that are here, and their bytes.
     pub dropped_lines: u64,
     /// See `dropped_lines`.
@@ -123,7 +125,7 @@ pub struct Finding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Wrong {
-    /// It does not hold what its seal says, or cannot be read.
+    /// It does not hold what its seal says, its seal is gone or tells of something else than what was stored, or it cannot be read.
     Changed,
     /// It was here once, and no limit has removed it.
     Gone,
@@ -134,7 +136,7 @@ pub enum Wrong {
 impl Amount {
     fn add(&mut self, lines: u64) {
         self.files += 1;
-        self.lines = self.lines.saturating_add(lines);
+        self.lines = sum(self.lines, lines);
     }
 }
 
@@ -142,7 +144,7 @@ impl Audit {
     /// Reads all that is in a folder, its ledger below `state_dir`, and what the storage has. What cannot be looked at is told in it.
     pub fn of(place: &Place, scope: &Scope, state_dir: &Path) -> Self {
         let mut audit = Self { path: place.path.display().to_string(), ..Self::default() };
-        if let Err(failure) = audit.look(place, &Asked::new(scope), state_dir) {
+        if let Err(failure) = audit.look(place, &Asked::new(scope, &place.path), state_dir) {
             audit.trouble.push(failure.to_string());
         }
         audit
@@ -176,6 +178,7 @@ impl Audit {
     fn look(&mut self, place: &Place, asked: &Asked<'_>, state_dir: &Path) -> Result<(), Failure> {
         let begun = Timestamp::now();
         let folder = Folder::look(place, begun.as_second(), state_dir)?;
+        self.unsealed = folder.unsealed;
         self.trouble.extend(folder.unread.iter().map(ToString::to_string).take(MOST_TOLD));
         let mut waiting = Amount::default();
         let here = self.read(&folder, asked, &mut waiting);
@@ -200,7 +203,8 @@ impl Audit {
             months.iter().filter(counts).try_for_each(|month| account.month(&ledger, month))
         });
         account.ask();
-        let found = (!account.away).then_some(account.found);
+        // Where there is nothing to look for, nothing is said of the storage.
+        let found = (!account.away && account.copies.stored.files > 0).then_some(account.found);
         self.copies = Some(Copies { found, ..account.copies });
         read
     }
@@ -209,29 +213,29 @@ impl Audit {
     fn read(&mut self, folder: &Folder, asked: &Asked<'_>, waiting: &mut Amount) -> HashSet<Key> {
         let mut here = HashSet::new();
         for (number, (segment, piece)) in folder.segments.iter().zip(&folder.shelf.pieces).enumerate() {
+            let below = folder.below(segment.dir, &segment.name);
+            let path = below.to_string_lossy();
+            let seal = folder.open(segment.dir).ok().and_then(|dir| Seal::read(&dir, &segment.name));
+            let closed = seal.as_ref().and_then(|seal| seal.closed.as_ref());
+            here.extend(closed.map(|closed| key(&path, &closed.sha256)));
+            if !asked.is_for(&path, seal.as_ref().map(|seal| seal.end)) {
+                continue;
+            }
+            if asked.segment.is_some() && self.events.len() < MOST_TOLD {
+                self.events.extend(seal.iter().flat_map(|seal| of_seal(&path, seal)));
+            }
             match piece.state {
                 State::Writing => self.writing += 1,
                 State::Left => self.left += 1,
                 State::Closed | State::Packed => {
-                    let below = folder.below(segment.dir, &segment.name);
-                    let path = below.to_string_lossy();
-                    let seal = folder.open(segment.dir).ok().and_then(|dir| Seal::read(&dir, &segment.name));
-                    let closed = seal.as_ref().and_then(|seal| seal.closed.as_ref());
-                    here.extend(closed.map(|closed| key(&path, &closed.sha256)));
-                    if !asked.is_for(&path, seal.as_ref().map(|seal| seal.end)) {
-                        continue;
-                    }
-                    if asked.segment.is_some() && self.events.len() < MOST_TOLD {
-                        self.events.extend(seal.iter().flat_map(|seal| of_seal(&path, seal)));
-                    }
                     let dropped = closed.map_or((0, 0), |closed| (closed.dropped_lines, closed.dropped_bytes));
-                    self.dropped_lines = self.dropped_lines.saturating_add(dropped.0);
-                    self.dropped_bytes = self.dropped_bytes.saturating_add(dropped.1);
-                    match open(folder, number) {
-                        Ok(parcel) => {
-                            self.whole.add(parcel.lines);
+                    self.dropped_lines = sum(self.dropped_lines, dropped.0);
+                    self.dropped_bytes = sum(self.dropped_bytes, dropped.1);
+                    match compare(folder, number) {
+                        Ok(lines) => {
+                            self.whole.add(lines);
                             if !piece.stored {
-                                waiting.add(parcel.lines);
+                                waiting.add(lines);
                             }
                         }
                         // A limit has removed it meanwhile.
@@ -256,10 +260,26 @@ impl Audit {
     }
 }
 
-/// Opens a segment, which may have been compressed since the folder was looked at.
-fn open(folder: &Folder, number: usize) -> Result<Parcel, Failure> {
-    let packed = || Codec::ALL.into_iter().find_map(|codec| Parcel::open_as(folder, number, Some(codec)).ok());
-    Parcel::open(folder, number).or_else(|failure| packed().ok_or(failure))
+/// Compares a closed segment with its seal, and returns how many lines it has. Where there are two files of it, as a keeper was killed, each must hold
+/// the lines.
+fn compare(folder: &Folder, number: usize) -> Result<u64, Failure> {
+    let segment = folder.segments.get(number).ok_or_else(|| Failure::new("there is no such segment"))?;
+    let lines = |packed: Option<Codec>| Parcel::open_as(folder, number, packed).map(|parcel| parcel.lines);
+    let plain = match lines(None) {
+        Err(failure) if has_plain(folder, segment) => return Err(failure),
+        plain => plain,
+    };
+    match (segment.packed, plain) {
+        (Some(codec), _) => lines(Some(codec)),
+        (None, Ok(lines)) => Ok(lines),
+        // It was compressed meanwhile, or removed.
+        (None, Err(failure)) => Codec::ALL.into_iter().find_map(|codec| lines(Some(codec)).ok()).ok_or(failure),
+    }
+}
+
+/// Whether a segment has a file that is not compressed now.
+fn has_plain(folder: &Folder, segment: &Segment) -> bool {
+    folder.open(segment.dir).is_ok_and(|dir| is_plain_file(&dir, &segment.name))
 }
 
 /// What is asked for.
@@ -269,11 +289,16 @@ struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
-    fn new(scope: &'a Scope) -> Self {
+    fn new(scope: &'a Scope, folder: &Path) -> Self {
         // Where that is longer than there is time, all are asked for.
         let since = scope.since.and_then(|since| SignedDuration::try_from(since).ok());
         let since = since.and_then(|since| Timestamp::now().checked_sub(since).ok());
-        Self { since, segment: scope.segment.as_deref() }
+        let segment = scope.segment.as_deref().map(|segment| {
+            let below = Path::new(segment).strip_prefix(folder).ok().and_then(Path::to_str).unwrap_or(segment);
+            let below = below.strip_prefix("./").unwrap_or(below);
+            Codec::ALL.into_iter().find_map(|codec| below.strip_suffix(codec.extension())).unwrap_or(below)
+        });
+        Self { since, segment }
     }
 
     /// Whether a segment is asked for; `end` is that of its period, or something later.
@@ -294,7 +319,9 @@ fn of_seal(path: &str, seal: &Seal) -> Vec<Happened> {
     let tag = seal.tag.as_ref().map_or_else(String::new, |tag| format!(", tag {tag}"));
     let begun = format!("for {} to {}{tag}", seal.begin, seal.end);
     let closed = seal.closed.as_ref().map(|closed| {
-        let detail = format!("with {}, {} bytes, SHA-256 {}", count(closed.lines, "line"), closed.bytes, closed.sha256);
+        let by = if closed.why == Why::Left { "after its writer was killed, " } else { "" };
+        let lines = count(closed.lines, "line");
+        let detail = format!("{by}with {lines}, {} bytes, SHA-256 {}", closed.bytes, closed.sha256);
         happened(closed.sealed, "closed", detail)
     });
     [Some(happened(seal.opened.unwrap_or(seal.begin), "begun", begun)), closed].into_iter().flatten().collect()
@@ -332,7 +359,7 @@ struct Account<'a> {
 impl Account<'_> {
     fn month(&mut self, ledger: &Ledger, month: &str) -> Result<(), Failure> {
         let mut fates: HashMap<Key, Fate> = HashMap::new();
-        ledger.each(month, |entry| {
+        let odd = ledger.each(month, |entry| {
             if self.counts(&entry) {
                 if self.asked.segment.is_some() && self.audit.events.len() < MOST_TOLD {
                     self.audit.events.push(of_entry(&entry));
@@ -340,6 +367,12 @@ impl Account<'_> {
                 fates.entry(key(&entry.segment, &entry.sha256)).or_default().add(&entry, &self.copies.to);
             }
         })?;
+        if odd > 0 && self.audit.trouble.len() < MOST_TOLD {
+            let lines = count(odd, "line");
+            self.audit
+                .trouble
+                .push(format!("{lines} of the ledger's month {month} cannot be read: what they told is not known"));
+        }
         for (key, fate) in &fates {
             if fate.stored == Some(true) {
                 self.copies.stored.add(fate.lines);
@@ -351,30 +384,49 @@ impl Account<'_> {
             }
         }
         // Names are only in the ledger: it is read once more, so that not all of them are kept.
-        ledger.each(month, |entry| {
-            let key = key(&entry.segment, &entry.sha256);
-            let Some(fate) = fates.get_mut(&key) else { return };
-            let Event::Stored { to, path, bytes } = &entry.event else { return };
-            // One that was stored at another target is told of by its copy here, where it has one.
-            if fate.told || (fate.stored == Some(true) && *to != self.copies.to) || !self.counts(&entry) {
-                return;
-            }
-            fate.told = true;
-            let is_here = || self.here.contains(&key) || self.folder.holds(Path::new(&entry.segment));
-            if fate.removed.is_none() && !is_here() {
-                let why = format!("no limit has removed it; its copy is {path} at {to}");
-                self.audit.find(&entry.segment, Wrong::Gone, why);
-            }
-            if fate.stored == Some(true) {
-                self.look_for(&entry.segment, Known { path: path.clone(), bytes: *bytes });
-            }
-        })
+        ledger
+            .each(month, |entry| {
+                let key = key(&entry.segment, &entry.sha256);
+                let Some(fate) = fates.get_mut(&key) else { return };
+                let Event::Stored { to, path, bytes } = &entry.event else { return };
+                // One that was stored at another target is told of by its copy here, where it has one.
+                if fate.told || (fate.stored == Some(true) && *to != self.copies.to) || !self.counts(&entry) {
+                    return;
+                }
+                fate.told = true;
+                if fate.removed.is_none() && !self.here.contains(&key) {
+                    self.missing(&entry.segment, &key, &format!("{path} at {to}"));
+                }
+                if fate.stored == Some(true) {
+                    self.look_for(&entry.segment, Known { path: path.clone(), bytes: *bytes });
+                }
+            })
+            .map(|_| ())
+    }
+
+    /// A segment of which a copy was stored, that no limit has removed, and that was not found here with that content.
+    fn missing(&mut self, segment: &str, known: &Key, copy: &str) {
+        let path = Path::new(segment);
+        if !self.folder.holds(path) {
+            return self.audit.find(
+                segment,
+                Wrong::Gone,
+                format!("no limit has removed it; its copy was stored as {copy}"),
+            );
+        }
+        // It may have been compressed while it was looked for.
+        let why = match self.folder.seal_of(path).and_then(|seal| seal.closed) {
+            Some(closed) if key(segment, &closed.sha256) == *known => return,
+            Some(_) => format!("its seal tells of other lines than those that were stored as {copy}"),
+            None => format!("its seal is gone or cannot be read; its copy was stored as {copy}"),
+        };
+        self.audit.find(segment, Wrong::Changed, why);
     }
 
     /// Whether an event is one of those that are asked for. What was stored since the folder was looked at may be of a file that is newer.
     fn counts(&self, entry: &Entry) -> bool {
         let in_time = entry.at < self.begun || matches!(entry.event, Event::Removed { .. });
-        in_time && self.asked.is_for(&entry.segment, Some(entry.at))
+        in_time && self.asked.is_for(&entry.segment, Some(entry.end.unwrap_or(entry.at)))
     }
 
     fn look_for(&mut self, segment: &str, copy: Known) {

@@ -67,8 +67,12 @@ pub(super) struct Folder {
     pub(super) segments: Vec<Segment>,
     /// What killed keepers and writers have left: seals of nothing, and half-made files.
     pub(super) strays: Vec<(usize, String)>,
+    /// How many files have no seal, and are nobody's or somebody else's.
+    pub(super) unsealed: usize,
     /// Directories that could not be looked into.
     pub(super) unread: Vec<Failure>,
+    /// There are directories deeper than any template's.
+    is_deep: bool,
     pub(super) shelf: Shelf,
 }
 
@@ -96,7 +100,8 @@ impl Folder {
         let free = room.f_bavail.saturating_mul(room.f_frsize);
         let shelf = Shelf { disk, free, held_back: place.holds_back_unshipped(), pieces: Vec::new() };
         let (dirs, segments, strays, unread) = (vec![PathBuf::new()], Vec::new(), Vec::new(), Vec::new());
-        let mut folder = Self { path: path.clone(), fd, dirs, segments, strays, unread, shelf };
+        let mut folder =
+            Self { path: path.clone(), fd, dirs, segments, strays, unsealed: 0, unread, is_deep: false, shelf };
         let mut next = 0;
         while let Some(below) = folder.dirs.get(next).cloned() {
             match folder.look_into(next, &below, now, &stored) {
@@ -137,9 +142,15 @@ impl Folder {
             return false;
         };
         let Ok(dir) = self.open_below(parent) else { return false };
-        let is_there = |name: &str| statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok();
+        let is_there = |name: &str| is_plain_file(&dir, name);
         // In this order: the compressed one is there before the other goes.
         is_there(name) || Codec::ALL.into_iter().any(|codec| is_there(&format!("{name}{}", codec.extension())))
+    }
+
+    /// Reads the seal of a segment by its path below the folder; `None` where that cannot be done.
+    pub(super) fn seal_of(&self, segment: &Path) -> Option<Seal> {
+        let dir = self.open_below(segment.parent()?).ok()?;
+        Seal::read(&dir, segment.file_name()?.to_str()?)
     }
 
     fn open_below(&self, below: &Path) -> Result<OwnedFd, Errno> {
@@ -167,6 +178,13 @@ impl Folder {
                 FileType::Directory if stat.st_dev == self.shelf.disk && below.iter().count() < DEEPEST => {
                     self.dirs.push(below.join(name));
                 }
+                FileType::Directory if stat.st_dev == self.shelf.disk && !self.is_deep => {
+                    // Once: there may be millions.
+                    self.is_deep = true;
+                    let path = self.path.join(below).join(name);
+                    let why = format!("no further than {DEEPEST} directories below {}", self.path.display());
+                    self.unread.push(Failure::new(format!("{} is not looked into", path.display())).because(why));
+                }
                 FileType::RegularFile if is_half_made(name) => half_made.push((name.to_owned(), stat.st_mtime)),
                 FileType::RegularFile => match seal::segment_of(name) {
                     Some(segment) => parts.entry(segment.to_owned()).or_default().sealed = Some(stat.st_mtime),
@@ -178,7 +196,10 @@ impl Folder {
         let old = |time: i64| now.saturating_sub(time) > HALF_MADE;
         self.strays.extend(half_made.into_iter().filter(|(_, time)| old(*time)).map(|(name, _)| (number, name)));
         for (name, parts) in parts {
-            let Some(since) = parts.sealed else { continue };
+            let Some(since) = parts.sealed else {
+                self.unsealed += 1;
+                continue;
+            };
             if parts.is_empty() {
                 // Its writer may be about to make the file.
                 self.strays.extend(old(since).then(|| (number, seal::name_of(&name))));
@@ -251,6 +272,12 @@ fn is_half_made(name: &str) -> bool {
     unfinished.is_some_and(|name| seal::segment_of(name).is_some() || packed(name))
 }
 
+/// Whether a plain file of that name is there.
+pub(super) fn is_plain_file(dir: &OwnedFd, name: &str) -> bool {
+    let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
+
 /// Whether a writer holds the file.
 fn is_locked(dir: &OwnedFd, name: &str) -> bool {
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -276,5 +303,5 @@ pub(super) fn open_file(dir: &OwnedFd, name: &str) -> Result<(File, Stat), Failu
     } else {
         return Ok((file, stat));
     };
-    Err(Failure::new(format!("{name} is left as it is: {why}")))
+    Err(Failure::new(format!("{name} is left as it is")).because(why))
 }

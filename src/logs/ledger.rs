@@ -3,6 +3,9 @@
 //! The folder belongs to a user that is not trusted, and a segment that is gone tells nothing; so this stands in fanli's own state directory,
 //! `STATE/ledger/HASH/2026-11.jsonl`: one file for the segments whose period ended in that month, one line of JSON for each event. Lines are
 //! only added. One that was cut off by a power failure is not read, and what it told is done again.
+//!
+//! Nothing goes before that stands here. So that a full disk can be freed although this is on it, `STATE/ledger/ballast` holds some room, and goes
+//! when there is no other.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -13,7 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
-use rustix::fs::OFlags;
+use rustix::fs::{FallocateFlags, OFlags, fallocate, statvfs};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use super::seal::Seal;
@@ -22,6 +26,9 @@ use crate::value::Digest;
 
 /// How long a month is kept after the last event was added to it.
 const KEPT: Duration = Duration::from_secs(400 * 24 * 3600);
+/// How much room is held for a full disk, in bytes: some thousand lines. And how much must be free for it to be taken.
+const BALLAST: u64 = 1 << 20;
+const ROOM_FOR_BALLAST: u64 = 64 << 20;
 /// The longest line that is read, in bytes.
 const MOST_LINE: u64 = 64 * 1024;
 
@@ -36,6 +43,9 @@ pub struct Ledger {
 pub struct Entry {
     /// When.
     pub at: Timestamp,
+    /// The end of the segment's period. Ledgers of earlier versions do not say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Timestamp>,
     /// The segment's path below the folder.
     pub segment: String,
     /// The SHA-256 of its lines, in hex.
@@ -127,22 +137,37 @@ impl Ledger {
         made.with_context(|| format!("cannot make {}", self.dir.display()))
     }
 
-    /// Adds an event of a segment whose period has ended at `end`, durably.
+    /// Adds an event of a segment whose period ends at `end`, durably.
     ///
     /// # Errors
     /// The state directory cannot be written.
     pub(super) fn add(&self, end: Timestamp, entry: &Entry) -> Result<(), Failure> {
         let path = self.dir.join(format!("{}.jsonl", month(end)));
         let failed = || format!("cannot write {}", path.display());
-        self.make()?;
-        let mut file = open(&path, File::options().create(true).read(true).append(true)).with_context(failed)?;
         let mut line = serde_json::to_vec(entry).with_context(failed)?;
         line.push(b'\n');
-        if ends_within_a_line(&mut file).with_context(failed)? {
-            line.insert(0, b'\n');
+        self.make()?;
+        match append(&path, &line) {
+            Err(error) if is_full(&error) && std::fs::remove_file(self.ballast()).is_ok() => append(&path, &line),
+            done => done,
         }
-        file.write_all(&line).with_context(failed)?;
-        file.sync_data().with_context(failed)
+        .with_context(failed)
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.dir.with_file_name("ballast")
+    }
+
+    /// Takes room for a full disk again, where there is much. Without it everything else is done all the same.
+    pub(super) fn take_ballast(&self) {
+        let free = statvfs(&self.dir).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        let made =
+            (free >= ROOM_FOR_BALLAST).then(|| open(&self.ballast(), File::options().write(true).create_new(true)));
+        if let Some(Ok(file)) = made
+            && fallocate(&file, FallocateFlags::empty(), 0, BALLAST).is_err()
+        {
+            let _ = std::fs::remove_file(self.ballast());
+        }
     }
 
     /// The events of all months, the oldest month first.
@@ -157,22 +182,24 @@ impl Ledger {
         Ok(entries)
     }
 
-    /// Calls `hear` with each event of a month.
-    pub(super) fn each(&self, month: &str, mut hear: impl FnMut(Entry)) -> Result<(), Failure> {
+    /// Calls `hear` with each event of a month. Returns how many lines are no events and were not cut off either.
+    pub(super) fn each(&self, month: &str, mut hear: impl FnMut(Entry)) -> Result<usize, Failure> {
         let path = self.dir.join(format!("{month}.jsonl"));
         let failed = || format!("cannot read {}", path.display());
         let file = match open(&path, File::options().read(true)) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             opened => opened.with_context(failed)?,
         };
-        let (mut reader, mut line) = (BufReader::new(file), Vec::new());
+        let (mut reader, mut line, mut odd) = (BufReader::new(file), Vec::new(), 0);
         loop {
             line.clear();
             if (&mut reader).take(MOST_LINE).read_until(b'\n', &mut line).with_context(failed)? == 0 {
-                return Ok(());
+                return Ok(odd);
             }
-            if let Ok(entry) = serde_json::from_slice(&line) {
-                hear(entry);
+            match serde_json::from_slice(&line) {
+                Ok(entry) => hear(entry),
+                // What a line that was cut off has told was done again.
+                Err(error) => odd += usize::from(!error.is_eof()),
             }
         }
     }
@@ -216,6 +243,21 @@ fn open(path: &Path, options: &mut OpenOptions) -> std::io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = options.mode(0o600).custom_flags(flags.bits().cast_signed()).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("it is no plain file")) }
+}
+
+/// Adds a line to a file, durably.
+fn append(path: &Path, line: &[u8]) -> std::io::Result<()> {
+    let mut file = open(path, File::options().create(true).read(true).append(true))?;
+    if ends_within_a_line(&mut file)? {
+        file.write_all(b"\n")?;
+    }
+    file.write_all(line)?;
+    file.sync_data()
+}
+
+/// Whether there is no room: on the disk, or for its owner.
+fn is_full(error: &std::io::Error) -> bool {
+    [Some(Errno::NOSPC), Some(Errno::DQUOT)].contains(&Errno::from_io_error(error))
 }
 
 /// Whether the last line of a file has no end.
@@ -265,7 +307,7 @@ mod tests {
     use super::*;
 
     fn entry(segment: &str, event: Event) -> Entry {
-        Entry { at: Timestamp::now(), segment: segment.to_owned(), sha256: "ab".to_owned(), lines: 3, event }
+        Entry { at: Timestamp::now(), end: None, segment: segment.to_owned(), sha256: "ab".to_owned(), lines: 3, event }
     }
 
     fn stored(to: &str) -> Event {

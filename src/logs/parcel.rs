@@ -63,31 +63,49 @@ impl Parcel {
         let dir = folder.open(segment.dir).with_context(|| format!("cannot open the directory of {name}"))?;
         let file_name = packed.map_or_else(|| name.clone(), |codec| format!("{name}{}", codec.extension()));
         let (file, stat) = open_file(&dir, &file_name)?;
-        let Some(seal @ Seal { closed: Some(closed), .. }) = &Seal::read(&dir, name) else {
-            return Err(Failure::new(format!("{name} is not closed")));
+        let seal = Seal::read(&dir, name);
+        let Some(seal @ Seal { closed: Some(closed), .. }) = &seal else {
+            let why = if seal.is_some() { "it is not closed" } else { "its seal cannot be read" };
+            return Err(Failure::new(format!("{name} cannot be compared with its seal")).because(why));
         };
+        let differs = |why: String| {
+            Failure::new(format!("{file_name} is not as its seal says"))
+                .because(why)
+                .hint("something has changed it after it was closed")
+        };
+        let said = closed.bytes;
+        // One that was made longer is not read to its end.
+        if packed.is_none() && u64::try_from(stat.st_size).unwrap_or(0) != said {
+            return Err(differs(format!("its lines have {} bytes, its seal says {said}", stat.st_size)));
+        }
         let failed = || format!("cannot read {file_name}");
         let mut raw = Counted::new(&file);
         let lines = match packed {
             None => None,
             Some(codec) => {
                 // No further than one byte more than it should have: it may have been made to become endless.
-                let unpacked = codec.unpack(&mut raw).with_context(failed)?.take(closed.bytes.saturating_add(1));
+                let cannot = || format!("{file_name} cannot be unpacked");
+                let unpacked = codec.unpack(&mut raw).with_context(cannot)?.take(said.saturating_add(1));
                 let mut lines = Counted::new(unpacked);
-                copy(&mut lines, &mut sink()).with_context(failed)?;
+                copy(&mut lines, &mut sink()).with_context(cannot)?;
                 Some(lines.tally)
             }
         };
         copy(&mut raw, &mut sink()).with_context(failed)?;
         let of_lines = lines.as_ref().unwrap_or(&raw.tally);
-        if of_lines.bytes != closed.bytes || of_lines.sha256() != closed.sha256 {
-            return Err(Failure::new(format!("{file_name} is not as its seal says"))
-                .because(if of_lines.bytes == closed.bytes {
-                    "its lines have another SHA-256".to_owned()
-                } else {
-                    format!("its lines have {} bytes, its seal says {}", of_lines.bytes, closed.bytes)
-                })
-                .hint("something has changed it after it was closed"));
+        let why = if of_lines.bytes > said {
+            format!("its lines have more than the {said} bytes that its seal says")
+        } else if of_lines.bytes < said {
+            format!("its lines have {} bytes, its seal says {said}", of_lines.bytes)
+        } else if of_lines.sha256() != closed.sha256 {
+            "its lines have another SHA-256".to_owned()
+        } else if of_lines.all_lines() != closed.lines {
+            format!("it has {} lines, its seal says {}", of_lines.all_lines(), closed.lines)
+        } else {
+            String::new()
+        };
+        if !why.is_empty() {
+            return Err(differs(why));
         }
         (&file).rewind().with_context(failed)?;
         Ok(Self {

@@ -17,6 +17,9 @@ use super::{of_io, period::Period};
 /// The longest seal that is read, in bytes.
 const MOST: u64 = 4096;
 
+/// More lines or bytes than there are in a file.
+const TOO_MANY: u64 = 1 << 53;
+
 /// The permissions of a seal.
 const MODE: Mode = Mode::from_raw_mode(0o644);
 
@@ -69,6 +72,11 @@ pub(super) struct Closed {
     pub(super) dropped_lines: u64,
     /// Their length in bytes.
     pub(super) dropped_bytes: u64,
+}
+
+/// A sum of what seals say, which is no larger than a number of the language.
+pub(super) fn sum(one: u64, other: u64) -> u64 {
+    one.saturating_add(other).min(i64::MAX.cast_unsigned())
 }
 
 /// The name of a segment's seal.
@@ -137,6 +145,15 @@ impl Seal {
         }
         let mut text = Vec::new();
         File::from(file).take(MOST).read_to_end(&mut text).ok()?;
-        serde_json::from_slice(&text).ok()
+        serde_json::from_slice(&text).ok().filter(Self::is_possible)
+    }
+
+    /// Whether its numbers can be: whoever owns the folder may write anything.
+    fn is_possible(&self) -> bool {
+        self.closed.as_ref().is_none_or(|closed| {
+            [closed.lines, closed.bytes, closed.dropped_lines, closed.dropped_bytes]
+                .iter()
+                .all(|number| *number < TOO_MANY)
+        })
     }
 }

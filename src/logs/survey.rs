@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::{Folder, State};
 use super::policy::Place;
-use super::seal::{Closed, Seal};
+use super::seal::{Closed, Seal, sum};
 use crate::failure::Failure;
 
 /// For how long lines that were left out are told, in seconds.
@@ -85,8 +85,9 @@ impl Survey {
             if is_closed && now.saturating_sub(piece.end) < 2 * TOLD {
                 let seal = folder.open(segment.dir).ok().and_then(|dir| Seal::read(&dir, &segment.name));
                 let closed = seal.and_then(|seal| seal.closed).filter(is_recent);
-                survey.dropped_lines += closed.as_ref().map_or(0, |closed| closed.dropped_lines);
-                survey.dropped_bytes += closed.map_or(0, |closed| closed.dropped_bytes);
+                let dropped = closed.map_or((0, 0), |closed| (closed.dropped_lines, closed.dropped_bytes));
+                survey.dropped_lines = sum(survey.dropped_lines, dropped.0);
+                survey.dropped_bytes = sum(survey.dropped_bytes, dropped.1);
             }
         }
         Ok(survey)

@@ -34,17 +34,22 @@ impl Tally {
         }
     }
 
+    /// How many lines there are; a last one without an end is a line.
+    pub(super) fn all_lines(&self) -> u64 {
+        self.lines + u64::from(!self.at_line_end)
+    }
+
     /// The SHA-256 of all, in hex.
     pub(super) fn sha256(&self) -> String {
         Digest(self.hash.clone().finalize().into()).to_string()
     }
 
-    /// What the seal says of it, closed now. A last line without an end is a line.
+    /// What the seal says of it, closed now.
     pub(super) fn closed(&self, why: Why, dropped: Dropped) -> Closed {
         Closed {
             sealed: Timestamp::now(),
             why,
-            lines: self.lines + u64::from(!self.at_line_end),
+            lines: self.all_lines(),
             bytes: self.bytes,
             sha256: self.sha256(),
             dropped_lines: dropped.lines,

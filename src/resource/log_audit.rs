@@ -20,7 +20,7 @@ const MOST_FOUND: usize = 256 * 1024;
 crate::kind! {
     /// Reads the log files that `logs` tasks have declared on a host, and accounts for each; changes nothing.
     ///
-    /// With `register` later tasks see what it found. `fanli logs audit PLAYBOOK` shows the same for all hosts. It reads every file: give it time with
+    /// After `log_audit as seen` later tasks see what it found. `fanli logs audit PLAYBOOK` shows the same for all hosts. It reads every file: give it time with
     /// `timeout`.
     pub struct LogAudit = "log_audit" {
         /// Only these; all by default.
@@ -31,9 +31,9 @@ crate::kind! {
         file: Option<String>,
     }
     results {
-        "folders": "each has `path`, `whole` (files that hold what their seals say), `writing`, `left`, `dropped_lines` and `dropped_bytes`, with `file` also `events`: `segment`, `at`, `event` (`begun`, `closed`, `stored`, `removed`), `detail`; with `ship` also `copies`: `to`, `stored`, `found`, `waiting`, `removed`, `lost`; `findings` where a file is not accounted for: `segment`, `wrong` (`changed`, `gone`, `no_copy`), `why`; and `trouble` where something could not be looked at",
+        "folders": "each has `path`, `whole` (files that hold what their seals say), `writing`, `left`, `unsealed`, `dropped_lines` and `dropped_bytes`, with `file` also `events`: `segment`, `at`, `event` (`begun`, `closed`, `stored`, `removed`), `detail`; with `ship` also `copies`: `to`, `stored`, `found`, `waiting`, `removed`, `lost`; `findings` where a file is not accounted for: `segment`, `wrong` (`changed`, `gone`, `no_copy`), `why`; and `trouble` where something could not be looked at",
     }
-    example r#"log_audit { register = "seen"  since = 7d  timeout = 1h }"#
+    example "log_audit as seen { since = 7d  timeout = 1h }"
 }
 
 /// What is known of the declared folders of a host.

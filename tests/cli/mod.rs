@@ -190,7 +190,6 @@ fn bad_usage_exits_with_2() {
         "logs audit no.fp",
         "logs audit /tmp no.fp",
         "logs audit --since soon",
-        "log-pipe --tag= /tmp/%H.log",
         "logs keep --state-dir /nowhere",
         "logs keep --age 1d",
         "logs keep logs",

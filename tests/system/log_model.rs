@@ -186,8 +186,8 @@ impl World {
 
     fn tear_the_ledger(&mut self) {
         let Ok(found) = fs::read_dir(self.state.join("ledger")) else { return };
-        for dir in found {
-            let months = fs::read_dir(dir.unwrap().path()).unwrap().map(|entry| entry.unwrap().path());
+        for dir in found.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+            let months = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
             for month in months.filter(|path| path.extension().is_some_and(|end| end == "jsonl")) {
                 let text = fs::read_to_string(&month).unwrap();
                 let last = text.trim_end().rfind('\n').map_or(0, |at| at + 1);

@@ -58,12 +58,25 @@ pub(super) fn run(args: &Args) -> ExitCode {
 }
 
 impl Args {
-    fn scope(&self) -> Scope {
+    fn scope(&self) -> Result<Scope, String> {
         let ago = |at: i64| {
             let at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_micros(u64::try_from(at).unwrap_or(0)));
-            at.and_then(|at| SystemTime::now().duration_since(at).ok()).unwrap_or_default()
+            at.and_then(|at| SystemTime::now().duration_since(at).ok()).ok_or("`--since` is in the future")
         };
-        Scope { since: self.since.map(ago), segment: self.file.clone() }
+        Ok(Scope { since: self.since.map(ago).transpose()?, segment: self.file.clone() })
+    }
+
+    /// Whether something was found that was asked for; says so where not.
+    fn told<'a>(&self, mut folders: impl Iterator<Item = &'a Audit> + Clone) -> bool {
+        let is_known = |audit: &Audit| !audit.events.is_empty() || !audit.findings.is_empty();
+        match &self.file {
+            None if folders.clone().next().is_none() => {
+                complain("error: no folder of log files is declared: nothing was looked at");
+            }
+            Some(name) if !folders.any(is_known) => complain(&harmless(&format!("error: no file `{name}` is known"))),
+            _ => return true,
+        }
+        false
     }
 }
 
@@ -73,20 +86,26 @@ fn of_this_host(args: &Args, folders: &[PathBuf]) -> Result<u8, Ended> {
     }
     let state_dir = args.reach.state_dir.clone().map(PathBuf::from);
     let probe = probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir));
-    let found = Audits::look(&probe, &plain(folders)?, &args.scope())?;
+    let mut folders = plain(folders)?;
+    folders.sort();
+    folders.dedup();
+    let found = Audits::look(&probe, &folders, &args.scope()?)?;
     print(&if args.json { format!("{:#}\n", json!(found)) } else { shown(&found) });
-    Ok(if found.folders.iter().all(Audit::is_good) { exit::OK } else { exit::FAILED })
+    let told = args.told(found.folders.iter());
+    Ok(if told && found.folders.iter().all(Audit::is_good) { exit::OK } else { exit::FAILED })
 }
 
 fn of_playbook(args: &Args, file: PathBuf) -> Result<u8, Ended> {
     let hosts = hosts_of(&request::Playbook { file, given: args.given.clone() })?;
+    let scope = args.scope()?;
     if std::io::stderr().is_terminal() {
-        complain(&format!("{} read all their files; this may take a while", count(hosts.len(), "host")));
+        complain(&format!("all files of {} are read, which may take a while", count(hosts.len(), "host")));
     }
-    let found = args.reach.ask::<_, Ended>(|reach| log_audit(hosts, args.scope(), reach, FORKS))?;
+    let found = args.reach.ask::<_, Ended>(|reach| log_audit(hosts, scope, reach, FORKS))?;
     print(&if args.json { as_json(&found) } else { all_shown(&found) });
-    let good = |found: &Audits| found.folders.iter().all(Audit::is_good);
-    Ok(match (found.values().any(Result::is_err), found.values().flatten().all(good)) {
+    let folders = || found.values().flatten().flat_map(|found| &found.folders);
+    let good = args.told(folders()) && folders().all(Audit::is_good);
+    Ok(match (found.values().any(Result::is_err), good) {
         (true, _) => exit::UNREACHABLE,
         (false, false) => exit::FAILED,
         (false, true) => exit::OK,
@@ -122,6 +141,7 @@ fn folder_shown(audit: &Audit) -> String {
         whole,
         writing,
         left,
+        unsealed,
         dropped_lines,
         dropped_bytes,
         copies,
@@ -131,7 +151,9 @@ fn folder_shown(audit: &Audit) -> String {
         trouble,
     } = audit;
     let mut text = format!("{}  {} intact", harmless(path), amount(*whole));
-    for (number, what) in [(*writing, "being written"), (*left, "left by writers that were killed")] {
+    for (number, what) in
+        [(*writing, "being written"), (*left, "left by writers that were killed"), (*unsealed, "without a seal")]
+    {
         if number > 0 {
             let _ = write!(text, "; {number} {what}");
         }
@@ -172,12 +194,13 @@ fn folder_shown(audit: &Audit) -> String {
 fn copies_shown(copies: &Copies) -> String {
     let Copies { to, stored, found, waiting, removed, lost } = copies;
     let there = match found {
-        None => "not looked at".to_owned(),
-        Some(found) if *found == stored.files => "all there".to_owned(),
-        Some(found) => format!("{found} of them there"),
+        None if stored.files == 0 => String::new(),
+        None => ", not looked at".to_owned(),
+        Some(found) if *found == stored.files => ", all there".to_owned(),
+        Some(found) => format!(", {found} of them there"),
     };
-    let mut text = format!("  copies   {} at {}, {there}\n", amount(*stored), harmless(to));
-    for (number, what) in [(waiting, "without a copy yet"), (removed, "removed by limits, each with a copy")] {
+    let mut text = format!("  copies   {} at {}{there}\n", amount(*stored), harmless(to));
+    for (number, what) in [(waiting, "without a copy yet"), (removed, "removed by limits, once they had a copy")] {
         if number.files > 0 {
             let _ = writeln!(text, "           {} {what}", amount(*number));
         }

@@ -100,6 +100,7 @@ fn note(folder: &Folder, segment: &Segment, piece: &Piece, why: &str, ledger: &L
     let closed = seal.and_then(|seal| seal.closed);
     let entry = Entry {
         at: Timestamp::now(),
+        end: Some(end),
         segment: folder.below(segment.dir, &segment.name).to_string_lossy().into_owned(),
         sha256: closed.as_ref().map(|closed| closed.sha256.clone()).unwrap_or_default(),
         lines: closed.map_or(0, |closed| closed.lines),
@@ -119,11 +120,12 @@ fn carry_out(folder: &Folder, segment: &Segment, deed: &Deed) -> Result<Option<(
         Deed::Remove(_) => act::remove(&dir, segment).map(|()| None),
         Deed::Seal => act::close(&dir, segment).map(|()| None),
         Deed::Pack(codec) => {
-            // Killed before the file that was written had gone: it is made again, as nobody has looked whether it is whole.
-            if let Some(old) = segment.packed {
+            let lengths = act::pack(&dir, segment, *codec)?;
+            // Left by a keeper that was killed; it stays where what was written cannot be compressed: it may be all that there is of it.
+            if let Some(old) = segment.packed.filter(|old| old != codec) {
                 act::unlink(&dir, &format!("{}{}", segment.name, old.extension()))?;
             }
-            act::pack(&dir, segment, *codec).map(Some)
+            Ok(Some(lengths))
         }
     }
 }

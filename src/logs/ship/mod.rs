@@ -143,6 +143,7 @@ impl<'a> Queue<'a> {
         let folder = Folder::look(place, Timestamp::now().as_second(), state_dir)?;
         if !check {
             ledger.forget_old(SystemTime::now())?;
+            ledger.take_ballast();
         }
         let is_due = |piece: &Piece| match piece.state {
             State::Packed => !piece.stored,
@@ -225,6 +226,7 @@ impl Parcel {
             Event::Stored { to: to.to_string(), path: self.path.to_string_lossy().into_owned(), bytes: self.bytes };
         let entry = Entry {
             at: Timestamp::now(),
+            end: Some(self.end),
             segment: self.segment.to_string_lossy().into_owned(),
             sha256: self.content.clone(),
             lines: self.lines,

@@ -81,14 +81,21 @@ impl<'a> Stage<'a> {
     }
 
     fn store(&self, shipping: &Shipping, parcels: &[Parcel], done: Done<'_>) -> Result<(), Failure> {
-        let send = self.rsync(shipping).args(["--ignore-existing", "--fsync", "--partial-dir", PARTIAL]);
+        let send =
+            self.rsync(shipping).args(["--copy-links", "--ignore-existing", "--fsync", "--partial-dir", PARTIAL]);
         let send = send.args(shipping.rate.map(|rate| format!("--bwlimit={}", rate.div_ceil(1024))));
         let sent = run(&send.args(["./", &format!("{}/", shipping.to)]))?;
         let partly = PARTLY.contains(&sent.code).then(|| sent.failure());
         if partly.is_none() {
             sent.expect_success()?;
         }
-        let compare = self.rsync(shipping).args(["--checksum", "--dry-run", "--8-bit-output", "--out-format=%i %n"]);
+        let compare = self.rsync(shipping).args([
+            "--copy-links",
+            "--checksum",
+            "--dry-run",
+            "--8-bit-output",
+            "--out-format=%i %n",
+        ]);
         let compared = run(&compare.args(["./", &format!("{}/", shipping.to)]))?.expect_success()?;
         let text = compared.stdout.text();
         let [mut missing, mut other] = [BTreeSet::new(), BTreeSet::new()];
@@ -118,7 +125,7 @@ impl<'a> Stage<'a> {
 
     /// A call that reads the list.
     fn rsync(&self, shipping: &Shipping) -> Program {
-        let program = Program::new(["rsync", "--from0", "--files-from=-", "--copy-links", "--times", "--mkpath"]);
+        let program = Program::new(["rsync", "--from0", "--files-from=-", "--times", "--mkpath"]);
         let program = program.arg(format!("--timeout={SILENCE}")).dir(self.dir).stdin(self.list.clone());
         let key = shipping.key.as_ref().map(|path| path.display().to_string());
         if !shipping.to.is_ssh() {
