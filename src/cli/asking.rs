@@ -1,6 +1,8 @@
 //! Asking the hosts of a playbook something, outside of a run.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +14,10 @@ use crate::book::View;
 use crate::failure::Failure;
 use crate::plan::{self, Connection, Inventory, RunPlan};
 use crate::remote::Reach;
+use crate::report::harmless;
 use crate::source::Sources;
+use crate::system::Probe;
+use crate::watch::probe;
 
 /// How many hosts are asked at the same time.
 pub(super) const FORKS: usize = 50;
@@ -37,6 +42,14 @@ impl Reaching {
         let done = runtime.block_on(work(reach));
         runtime.shutdown_timeout(Duration::from_secs(2));
         Ok(done)
+    }
+}
+
+impl Reaching {
+    /// A look at this host, with the state folder that was asked for.
+    pub(super) fn probe(&self) -> Probe {
+        let state_dir = self.state_dir.clone().map(PathBuf::from);
+        probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir))
     }
 }
 
@@ -95,4 +108,29 @@ pub(super) fn as_json<T: Serialize>(answers: &BTreeMap<String, Result<T, Failure
         (name.clone(), value)
     };
     format!("{}\n", Value::Object(answers.iter().map(of_host).collect::<Map<_, _>>()))
+}
+
+/// Each host's name, and below it what it answered, as `shown` says it.
+pub(super) fn as_text<T>(answers: &BTreeMap<String, Result<T, Failure>>, shown: impl Fn(&T) -> String) -> String {
+    let mut text = String::new();
+    for (name, answer) in answers {
+        let said = match answer {
+            Ok(answer) => shown(answer),
+            Err(failure) => format!("unknown: {}", harmless(&failure.to_string())),
+        };
+        let _ = writeln!(text, "{name}");
+        for line in said.lines() {
+            let _ = if line.is_empty() { writeln!(text) } else { writeln!(text, "  {line}") };
+        }
+    }
+    text
+}
+
+/// The exit code after all hosts were asked; `wrong` says whether one of those that answered is not well.
+pub(super) fn code_of<T>(answers: &BTreeMap<String, Result<T, Failure>>, wrong: bool) -> u8 {
+    match (answers.values().any(Result::is_err), wrong) {
+        (true, _) => exit::UNREACHABLE,
+        (false, true) => exit::FAILED,
+        (false, false) => exit::OK,
+    }
 }

@@ -1,6 +1,5 @@
 //! `fanli status`: what the watcher of a host does, and what is attached; of this host, or of all hosts of a playbook.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,11 +7,11 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::asking::{Ended, FORKS, Reaching, as_json, hosts_of};
+use super::asking::{Ended, FORKS, Reaching, as_json, as_text, code_of, hosts_of};
 use super::{exit, print, request};
 use crate::calendar::utc;
 use crate::coordinator::ask::statuses;
-use crate::failure::{Context as _, Failure};
+use crate::failure::Context as _;
 use crate::report::harmless;
 use crate::resource::attachments::{Attachment, Condition, Watched};
 use crate::resource::logs::Kept;
@@ -20,7 +19,6 @@ use crate::resource::refreshers::Refreshers;
 use crate::resource::rollout::{OUT_HELP, OutSeen, Phase, Rollouts};
 use crate::value::show_duration;
 use crate::visible::{count as count_of, rough_size};
-use crate::watch::probe;
 
 /// Tell whether the watcher of this host, or of a playbook's hosts, runs, and what is attached
 #[derive(clap::Args, Debug)]
@@ -63,8 +61,7 @@ fn of_this_host(args: &Args) -> Result<u8, Ended> {
     if !args.given.is_empty() {
         return Err("`--env` and `--set` go with a playbook".to_owned().into());
     }
-    let state_dir = args.reach.state_dir.clone().map(PathBuf::from);
-    let probe = probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir));
+    let probe = args.reach.probe();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let watched = runtime.block_on(Watched::look(&probe))?;
     if args.json {
@@ -78,32 +75,13 @@ fn of_this_host(args: &Args) -> Result<u8, Ended> {
 fn of_playbook(playbook: &request::Playbook, reaching: &Reaching, json: bool) -> Result<u8, Ended> {
     let hosts = hosts_of(playbook)?;
     let found = reaching.ask::<_, Ended>(|reach| statuses(hosts, reach, FORKS))?;
-    print(&if json { as_json(&found) } else { all_shown(&found) });
+    print(&if json {
+        as_json(&found)
+    } else {
+        as_text(&found, |watched| shown(watched).lines().map(|line| harmless(line) + "\n").collect())
+    });
     let wrong = found.values().any(|one| one.as_ref().is_ok_and(Watched::is_wrong));
-    Ok(match (found.values().any(Result::is_err), wrong) {
-        (true, _) => exit::UNREACHABLE,
-        (false, true) => exit::FAILED,
-        (false, false) => exit::OK,
-    })
-}
-
-/// Each host's name, and below it what the host itself would say.
-fn all_shown(found: &BTreeMap<String, Result<Watched, Failure>>) -> String {
-    let mut text = String::new();
-    for (name, found) in found {
-        match found {
-            Ok(watched) => {
-                let _ = writeln!(text, "{name}");
-                for line in shown(watched).lines().map(harmless) {
-                    let _ = if line.is_empty() { writeln!(text) } else { writeln!(text, "  {line}") };
-                }
-            }
-            Err(failure) => {
-                let _ = writeln!(text, "{name}\n  unknown: {}", harmless(&failure.to_string()));
-            }
-        }
-    }
-    text
+    Ok(code_of(&found, wrong))
 }
 
 fn shown(watched: &Watched) -> String {

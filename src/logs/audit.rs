@@ -231,7 +231,7 @@ impl Audit {
                     let dropped = closed.map_or((0, 0), |closed| (closed.dropped_lines, closed.dropped_bytes));
                     self.dropped_lines = sum(self.dropped_lines, dropped.0);
                     self.dropped_bytes = sum(self.dropped_bytes, dropped.1);
-                    match compare(folder, number) {
+                    match compare(folder, number, piece.state) {
                         Ok(lines) => {
                             self.whole.add(lines);
                             if !piece.stored {
@@ -262,9 +262,12 @@ impl Audit {
 
 /// Compares a closed segment with its seal, and returns how many lines it has. Where there are two files of it, as a keeper was killed, each must hold
 /// the lines.
-fn compare(folder: &Folder, number: usize) -> Result<u64, Failure> {
+fn compare(folder: &Folder, number: usize, state: State) -> Result<u64, Failure> {
     let segment = folder.segments.get(number).ok_or_else(|| Failure::new("there is no such segment"))?;
     let lines = |packed: Option<Codec>| Parcel::open_as(folder, number, packed).map(|parcel| parcel.lines);
+    if state == State::Packed {
+        return lines(segment.packed);
+    }
     let plain = match lines(None) {
         Err(failure) if has_plain(folder, segment) => return Err(failure),
         plain => plain,

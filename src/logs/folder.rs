@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, flock, fstat, fstatvfs, openat, statat};
 use rustix::io::Errno;
@@ -154,12 +154,7 @@ impl Folder {
     }
 
     fn open_below(&self, below: &Path) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut fd = openat(&self.fd, ".", flags, Mode::empty())?;
-        for part in below {
-            fd = openat(&fd, part, flags, Mode::empty())?;
-        }
-        Ok(fd)
+        open_below(&self.fd, below)
     }
 
     fn look_into(&mut self, number: usize, below: &Path, now: i64, stored: &Stored) -> Result<(), Errno> {
@@ -270,6 +265,17 @@ fn is_half_made(name: &str) -> bool {
     let packed = |name: &str| Codec::ALL.iter().any(|codec| name.ends_with(codec.extension()));
     let unfinished = name.strip_suffix(".new").filter(|name| name.starts_with('.'));
     unfinished.is_some_and(|name| seal::segment_of(name).is_some() || packed(name))
+}
+
+/// Opens a directory below another one; no link is followed.
+pub(super) fn open_below(root: &OwnedFd, below: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut dir = openat(root, ".", flags, Mode::empty())?;
+    for part in below.components() {
+        let Component::Normal(name) = part else { return Err(Errno::INVAL) };
+        dir = openat(&dir, name, flags, Mode::empty())?;
+    }
+    Ok(dir)
 }
 
 /// Whether a plain file of that name is there.

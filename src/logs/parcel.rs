@@ -9,8 +9,8 @@ use rustix::fs::Stat;
 
 use super::codec::Codec;
 use super::folder::{Folder, open_file};
-use super::seal::{self, Seal};
-use super::tally::Counted;
+use super::seal::{self, Closed, Seal};
+use super::tally::{Counted, Tally};
 use crate::failure::{Context as _, Failure};
 
 /// An open segment.
@@ -93,18 +93,7 @@ impl Parcel {
         };
         copy(&mut raw, &mut sink()).with_context(failed)?;
         let of_lines = lines.as_ref().unwrap_or(&raw.tally);
-        let why = if of_lines.bytes > said {
-            format!("its lines have more than the {said} bytes that its seal says")
-        } else if of_lines.bytes < said {
-            format!("its lines have {} bytes, its seal says {said}", of_lines.bytes)
-        } else if of_lines.sha256() != closed.sha256 {
-            "its lines have another SHA-256".to_owned()
-        } else if of_lines.all_lines() != closed.lines {
-            format!("it has {} lines, its seal says {}", of_lines.all_lines(), closed.lines)
-        } else {
-            String::new()
-        };
-        if !why.is_empty() {
+        if let Some(why) = difference(of_lines, closed) {
             return Err(differs(why));
         }
         (&file).rewind().with_context(failed)?;
@@ -129,5 +118,21 @@ impl Parcel {
         Failure::new(format!("{} is there already, with other content", target.join(&self.path).display()))
             .because("a copy is never written over")
             .hint("compare the two, and remove the one that is wrong")
+    }
+}
+
+/// What is not as a seal says; lines that go on beyond it were not read to their end.
+fn difference(lines: &Tally, closed: &Closed) -> Option<String> {
+    let said = closed.bytes;
+    if lines.bytes > said {
+        Some(format!("its lines have more than the {said} bytes that its seal says"))
+    } else if lines.bytes < said {
+        Some(format!("its lines have {} bytes, its seal says {said}", lines.bytes))
+    } else if lines.sha256() != closed.sha256 {
+        Some("its lines have another SHA-256".to_owned())
+    } else if lines.all_lines() != closed.lines {
+        Some(format!("it has {} lines, its seal says {}", lines.all_lines(), closed.lines))
+    } else {
+        None
     }
 }

@@ -1,7 +1,7 @@
 //! What is wrong where pest could not go on, in the words of the language. Habits from YAML, HCL, shells and other languages
 //! get the right form named.
 
-use super::characters::{looks_like, narrow};
+use super::characters::{is_wide, looks_like, narrow};
 use super::grammar::Rule;
 use super::literal::short;
 use crate::diagnostic::Diagnostic;
@@ -167,12 +167,12 @@ fn other_languages(stop: &Stop) -> Option<Said> {
             ),
         );
     }
-    if let Some(plain) = narrow(word(rest)).filter(|plain| !rest.starts_with(|c: char| plain.starts_with(c))) {
+    if rest.starts_with(is_wide) {
         let text = word(rest);
         return say(
             text.len(),
             format!("`{}` is written with full-width characters", short(text)),
-            format!("write `{}`", short(&plain)),
+            format!("write `{}`", short(&narrow(text))),
         );
     }
     if rest.starts_with(':') && !rest.starts_with("::") && !stop.in_value() {

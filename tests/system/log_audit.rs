@@ -30,6 +30,16 @@ fn findings(audit: &Value) -> Vec<(String, String)> {
     found.map(|finding| (text(&finding["wrong"]), text(&finding["segment"]))).collect()
 }
 
+/// What happened to the file that was asked for: each event, and more about it.
+fn events(audit: &Value) -> Vec<(&str, &str)> {
+    let told = audit["events"].as_array().unwrap().iter();
+    told.map(|one| (one["event"].as_str().unwrap(), one["detail"].as_str().unwrap())).collect()
+}
+
+fn kinds<'a>(events: &[(&'a str, &str)]) -> Vec<&'a str> {
+    events.iter().map(|(kind, _)| *kind).collect()
+}
+
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()
 }
@@ -117,13 +127,9 @@ fn every_file_is_accounted_for_and_what_was_done_to_one_is_named() {
 
     // Of one file everything that happened to it, wherever it is now.
     let (audit, code) = audited(&place, &["--file", &removed]);
-    let events: Vec<&str> =
-        audit["events"].as_array().unwrap().iter().map(|one| one["event"].as_str().unwrap()).collect();
-    assert_eq!((events, code), (vec!["stored", "removed"], Some(4)), "{audit:#}");
+    assert_eq!((kinds(&events(&audit)), code), (vec!["stored", "removed"], Some(4)), "{audit:#}");
     let (audit, _) = audited(&place, &["--file", &uncopied]);
-    let events: Vec<&str> =
-        audit["events"].as_array().unwrap().iter().map(|one| one["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["begun", "closed", "stored"], "{audit:#}");
+    assert_eq!(kinds(&events(&audit)), ["begun", "closed", "stored"], "{audit:#}");
     assert_eq!(findings(&audit), [wrong("no_copy", &uncopied)]);
     // None of the files is of the last minutes, although they were stored then.
     let (audit, code) = audited(&place, &["--since", "2m"]);
@@ -251,13 +257,7 @@ fn a_line_leads_to_its_file_its_generation_and_its_copy() {
     let (line, _) = place.fanli(&["logs", "grep", "request-4711", "--json"]);
     let line: Value = serde_json::from_str(&line).unwrap();
     let (audit, code) = audited(&place, &["--file", line["file"].as_str().unwrap()]);
-    let events: Vec<(&str, &str)> = audit["events"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|one| (one["event"].as_str().unwrap(), one["detail"].as_str().unwrap()))
-        .collect();
-    let [("begun", begun), ("closed", closed), ("stored", stored)] = events[..] else { panic!("{audit:#}") };
+    let [("begun", begun), ("closed", closed), ("stored", stored)] = events(&audit)[..] else { panic!("{audit:#}") };
     assert!(begun.ends_with(", tag 8d0f3c51"), "{begun}");
     assert!(closed.starts_with("with 1 line, 23 bytes, SHA-256 "), "{closed}");
     let path = line["file"].as_str().unwrap();

@@ -683,34 +683,29 @@ fn names_that_are_swapped_while_copies_are_made_give_nothing_away() {
 fn a_full_disk_is_freed_although_the_ledger_is_on_it() {
     apart("log_ship::a_full_disk_is_freed_although_the_ledger_is_on_it", || {
         let disk = folder().join("disk");
-        sh(&format!("mkdir {0}; mount -t tmpfs -o size=80m fanli-test {0}; mkdir {0}/logs", disk.display()));
-        let (logs, storage) = (disk.join("logs"), tempfile::tempdir_in("/dev/shm").unwrap());
+        sh(&format!("mkdir {0}; mount -t tmpfs -o size=80m fanli-test {0}", disk.display()));
+        let place =
+            Place { dir: tempfile::tempdir_in(&disk).unwrap(), storage: tempfile::tempdir_in("/dev/shm").unwrap() };
+        let logs = place.logs();
+        fs::create_dir(&logs).unwrap();
         written(&logs, 60);
-        let keep = |more: &[&str]| {
-            let mut keep = Command::new(fanli());
-            keep.args(["logs", "keep", "--state-dir"]).arg(disk.join("state"));
-            let done = keep.arg("--ship").arg(storage.path()).args(more).arg(&logs).output().unwrap();
-            let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
-            println!("{said}");
-            (said, done.status.code())
-        };
-        assert_eq!(keep(&[]).1, Some(0));
-        let ballast = disk.join("state/ledger/ballast");
+        place.keeps(&[]);
+        let ballast = place.state().join("ledger/ballast");
         assert_eq!(fs::metadata(&ballast).unwrap().blocks() * 512, 1 << 20);
         assert_eq!(fs::metadata(&ballast).unwrap().mode() & 0o777, 0o600);
         // Full to the last page, with more to write down than the ledger's last page takes.
         written(&logs, 400);
         let count = segments(&logs).len();
         sh(&format!("dd if=/dev/zero of={0}/filler bs=4k 2>&1 || true; df {0}", disk.display()));
-        let (said, code) = keep(&[]);
+        let (said, code) = place.keep(&[]);
         assert!(code == Some(0) && !said.contains("without a copy"), "{said}");
         assert!(!ballast.exists() && segments(&logs).len() == count, "{said}");
-        let (said, code) = keep(&["--count", "1"]);
+        let (said, code) = place.keep(&["--count", "1"]);
         assert_eq!((segments(&logs).len(), code), (1, Some(0)), "{said}");
         // It is taken again once there is room.
         assert!(!ballast.exists());
         fs::remove_file(disk.join("filler")).unwrap();
-        assert_eq!(keep(&[]).1, Some(0));
+        place.keeps(&[]);
         assert!(ballast.exists());
     });
 }

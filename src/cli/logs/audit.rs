@@ -1,6 +1,5 @@
 //! `fanli logs audit`: whether every log file is accounted for, from its seal to its copy; for people and for a monitor.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
@@ -9,16 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::super::asking::{Ended, FORKS, Reaching, as_json, hosts_of};
+use super::super::asking::{Ended, FORKS, Reaching, as_json, as_text, code_of, hosts_of};
 use super::super::{complain, exit, print, request};
 use super::read::{plain, time};
 use crate::coordinator::ask::log_audit;
-use crate::failure::Failure;
 use crate::logs::audit::{Amount, Audit, Copies, Happened, Scope, Wrong};
 use crate::report::harmless;
 use crate::resource::log_audit::Audits;
 use crate::visible::{count, rough_size};
-use crate::watch::probe;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -84,12 +81,10 @@ fn of_this_host(args: &Args, folders: &[PathBuf]) -> Result<u8, Ended> {
     if !args.given.is_empty() {
         return Err("`--env` and `--set` go with a playbook".to_owned().into());
     }
-    let state_dir = args.reach.state_dir.clone().map(PathBuf::from);
-    let probe = probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir));
     let mut folders = plain(folders)?;
     folders.sort();
     folders.dedup();
-    let found = Audits::look(&probe, &folders, &args.scope()?)?;
+    let found = Audits::look(&args.reach.probe(), &folders, &args.scope()?)?;
     print(&if args.json { format!("{:#}\n", json!(found)) } else { shown(&found) });
     let told = args.told(found.folders.iter());
     Ok(if told && found.folders.iter().all(Audit::is_good) { exit::OK } else { exit::FAILED })
@@ -102,30 +97,10 @@ fn of_playbook(args: &Args, file: PathBuf) -> Result<u8, Ended> {
         complain(&format!("all files of {} are read, which may take a while", count(hosts.len(), "host")));
     }
     let found = args.reach.ask::<_, Ended>(|reach| log_audit(hosts, scope, reach, FORKS))?;
-    print(&if args.json { as_json(&found) } else { all_shown(&found) });
+    print(&if args.json { as_json(&found) } else { as_text(&found, shown) });
     let folders = || found.values().flatten().flat_map(|found| &found.folders);
     let good = args.told(folders()) && folders().all(Audit::is_good);
-    Ok(match (found.values().any(Result::is_err), good) {
-        (true, _) => exit::UNREACHABLE,
-        (false, false) => exit::FAILED,
-        (false, true) => exit::OK,
-    })
-}
-
-/// Each host's name, and below it what the host itself would say.
-fn all_shown(found: &BTreeMap<String, Result<Audits, Failure>>) -> String {
-    let mut text = String::new();
-    for (name, found) in found {
-        let said = match found {
-            Ok(found) => shown(found),
-            Err(failure) => format!("unknown: {}\n", harmless(&failure.to_string())),
-        };
-        let _ = writeln!(text, "{name}");
-        for line in said.lines() {
-            let _ = writeln!(text, "  {line}");
-        }
-    }
-    text
+    Ok(code_of(&found, !good))
 }
 
 fn shown(found: &Audits) -> String {

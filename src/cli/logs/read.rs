@@ -18,7 +18,6 @@ use crate::logs::read::{Pattern, Query};
 use crate::plan::{Arg, Connection, RunPlan};
 use crate::resource::logs::{Logs, declared};
 use crate::value::Value;
-use crate::watch::probe;
 
 /// The most lines that `tail` begins with.
 const MOST_LAST: u32 = 100_000;
@@ -238,9 +237,7 @@ impl Source {
 
     /// The folders that `logs` tasks have declared on this host.
     fn declared(&self) -> Result<Vec<PathBuf>, Ended> {
-        let state_dir = self.reach.state_dir.clone().map(PathBuf::from);
-        let probe = probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir));
-        let declared: Vec<Logs> = declared(&probe)?.into_iter().collect::<Result<_, _>>()?;
+        let declared: Vec<Logs> = declared(&self.reach.probe())?.into_iter().collect::<Result<_, _>>()?;
         if declared.is_empty() {
             return Err("no playbook or folder is given, and no `logs` task has declared one on this host"
                 .to_owned()

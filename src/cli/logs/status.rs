@@ -1,6 +1,5 @@
 //! `fanli logs status`: what folders of log files hold, what waits for its copy, and what was lost; for people and for a monitor.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,17 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 
-use super::super::asking::{Ended, FORKS, Reaching, as_json, hosts_of};
+use super::super::asking::{Ended, FORKS, Reaching, as_json, as_text, code_of, hosts_of};
 use super::super::play::duration;
 use super::super::{exit, print, request};
 use crate::calendar::utc;
 use crate::coordinator::ask::log_folders;
-use crate::failure::Failure;
 use crate::logs::survey::{Copies, Survey};
 use crate::report::harmless;
 use crate::resource::log_folders::Folders;
 use crate::visible::{count, rough_size};
-use crate::watch::probe;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Args {
@@ -55,8 +52,7 @@ fn of_this_host(args: &Args, lag: Lag) -> Result<u8, Ended> {
     if !args.given.is_empty() {
         return Err("`--env` and `--set` go with a playbook".to_owned().into());
     }
-    let state_dir = args.reach.state_dir.clone().map(PathBuf::from);
-    let found = Folders::look(&probe(state_dir.unwrap_or_else(crate::remote::helper::default_state_dir)))?;
+    let found = Folders::look(&args.reach.probe())?;
     print(&if args.json { format!("{:#}\n", json!(found)) } else { shown(&found, lag) });
     Ok(if is_wrong(&found, lag) { exit::FAILED } else { exit::OK })
 }
@@ -64,13 +60,9 @@ fn of_this_host(args: &Args, lag: Lag) -> Result<u8, Ended> {
 fn of_playbook(playbook: &request::Playbook, reaching: &Reaching, json: bool, lag: Lag) -> Result<u8, Ended> {
     let hosts = hosts_of(playbook)?;
     let found = reaching.ask::<_, Ended>(|reach| log_folders(hosts, reach, FORKS))?;
-    print(&if json { as_json(&found) } else { all_shown(&found, lag) });
+    print(&if json { as_json(&found) } else { as_text(&found, |found| shown(found, lag)) });
     let wrong = found.values().any(|one| one.as_ref().is_ok_and(|found| is_wrong(found, lag)));
-    Ok(match (found.values().any(Result::is_err), wrong) {
-        (true, _) => exit::UNREACHABLE,
-        (false, true) => exit::FAILED,
-        (false, false) => exit::OK,
-    })
+    Ok(code_of(&found, wrong))
 }
 
 /// How late a copy may be.
@@ -91,21 +83,6 @@ impl Lag {
 fn is_wrong(found: &Folders, lag: Lag) -> bool {
     let is_late = |survey: &Survey| survey.copies.as_ref().is_some_and(|copies| lag.is_over(copies));
     found.folders.iter().any(|survey| !survey.trouble.is_empty() || survey.dropped_lines > 0 || is_late(survey))
-}
-
-/// Each host's name, and below it what the host itself would say.
-fn all_shown(found: &BTreeMap<String, Result<Folders, Failure>>, lag: Lag) -> String {
-    let mut text = String::new();
-    for (name, found) in found {
-        let _ = match found {
-            Ok(found) => {
-                let lines = shown(found, lag).lines().map(|line| format!("  {line}\n")).collect::<Vec<_>>();
-                writeln!(text, "{name}\n{}", lines.concat().trim_end())
-            }
-            Err(failure) => writeln!(text, "{name}\n  unknown: {}", harmless(&failure.to_string())),
-        };
-    }
-    text
 }
 
 fn shown(found: &Folders, lag: Lag) -> String {

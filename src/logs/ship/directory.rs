@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _, copy, sink};
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use rustix::fs::{
     Advice, AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps, fadvise, fstat, fsync, futimens,
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::throttle::Throttled;
 use super::{Done, Known};
 use crate::failure::{Context as _, Failure};
+use crate::logs::folder::open_below;
 use crate::logs::parcel::Parcel;
 use crate::logs::segment::{name_of, parent};
 use crate::logs::tally::Counted;
@@ -89,12 +90,7 @@ pub(super) fn lengths(target: &Path, disk: u64, copies: &[Known]) -> Result<Vec<
 
 /// The length of a plain file below a directory; no link is followed.
 fn length(to: &OwnedFd, path: &Path) -> Result<u64, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut dir = openat(to, ".", flags, Mode::empty())?;
-    for part in path.parent().into_iter().flat_map(Path::components) {
-        let Component::Normal(name) = part else { return Err(Errno::INVAL) };
-        dir = openat(&dir, name, flags, Mode::empty())?;
-    }
+    let dir = open_below(to, path.parent().ok_or(Errno::INVAL)?)?;
     let stat = statat(&dir, name_of(path)?, AtFlags::SYMLINK_NOFOLLOW)?;
     let is_plain = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
     is_plain.then(|| u64::try_from(stat.st_size).unwrap_or(0)).ok_or(Errno::INVAL)
